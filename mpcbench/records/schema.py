@@ -1,0 +1,233 @@
+"""The typed, versioned record of one two-party run: everything a reader needs to trust a number.
+
+A record is plain data. Nothing here imports torch or CrypTen, so that a record can be read,
+checked and drawn on a machine that has neither.
+
+Units are in the names: ``_bytes`` are payload bytes, ``_seconds`` are wall-clock seconds. *Bytes*
+are counted where they are sent; a phase's ``bytes`` is the sum over both parties. A *round* is one
+dependent exchange on the wire: tensors that travel together are one round.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+Phase = Literal["setup", "offline", "online"]
+PHASES: tuple[Phase, ...] = ("setup", "offline", "online")
+
+NonNegative = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    """Base of all parts: unknown fields are refused, so that a typo never hides a number."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Entry(_Part):
+    """Traffic and time of one operator in one layer, per inference (setup: per run).
+
+    ``layer`` is None outside the decoder layers (embedding, final norm, LM head, output).
+    ``seconds`` is wall clock at the slower party, ``wait_seconds`` the part of it that party spent
+    waiting for its peer's bytes; both are means over the repetitions. ``tuples`` counts correlated
+    randomness by kind, in ring elements of the product share (one matmul triple of an (m,k)x(k,n)
+    product counts m*n).
+    """
+
+    layer: int | None
+    module: str
+    operator: str
+    calls: NonNegative
+    bytes_sent: tuple[NonNegative, NonNegative]
+    rounds: NonNegative
+    seconds: Seconds
+    wait_seconds: Seconds
+    tuples: dict[str, NonNegative] = {}
+
+
+class PhaseLedger(_Part):
+    """All traffic of one phase: totals, and the entries that add up to them exactly."""
+
+    bytes: NonNegative
+    bytes_sent: tuple[NonNegative, NonNegative]
+    rounds: NonNegative
+    entries: list[Entry]
+
+
+class Ledger(_Part):
+    """The three phases, always apart."""
+
+    setup: PhaseLedger
+    offline: PhaseLedger
+    online: PhaseLedger
+
+
+class Openings(_Part):
+    """What was opened in one inference: masked openings by number, unmasked ones by name."""
+
+    masked: NonNegative
+    unmasked: list[str]
+
+
+class ModelInfo(_Part):
+    """Which weights ran, and which of their layers are polynomial."""
+
+    name: str
+    source: str
+    sha256: str
+    parameters: NonNegative
+    layers: NonNegative
+    hidden_size: NonNegative
+    intermediate_size: NonNegative
+    vocab_size: NonNegative
+    polynomial_layers: list[int]
+    degree: int | None
+    placement: str
+    training: str
+    calibration: str
+    checkpoint_sha256: str
+
+
+class ProtocolInfo(_Part):
+    """The whole protocol file, and what it means for trust."""
+
+    name: str
+    sha256: str
+    settings: dict
+    provider: str
+    provider_is_secure: bool
+    randomness: str
+    threat_model: str
+    ring_bits: int
+    fraction_bits: int
+
+
+class PartyInfo(_Part):
+    """One computing party: where it ran and what it held."""
+
+    rank: int
+    role: str
+    host: str
+    device: str
+    threads: int
+    peak_memory_bytes: NonNegative
+
+
+class LinkInfo(_Part):
+    """The link asked for by name, and what was measured on it before the run."""
+
+    profile: str
+    measured_round_trip_seconds: Seconds
+    measured_bandwidth_bytes_per_second: float
+
+
+class Workload(_Part):
+    """What was computed: one forward pass over ``tokens`` tokens, logits of the last position."""
+
+    prompt: str
+    tokens: NonNegative
+    batch: NonNegative
+    embedding: Literal["client", "private"]
+    repetitions: NonNegative
+    warmups: NonNegative
+    seed: int | None
+
+
+class Latency(_Part):
+    """Wall clock of every repetition at the slower party; raw values first, summaries after.
+
+    ``total`` includes the making of correlated randomness when the provider makes it in line;
+    ``offline`` is that part, ``online`` the rest, ``waiting`` the part of ``online`` spent waiting
+    for the peer. ``median_seconds`` and ``iqr_seconds`` summarise ``online``.
+    """
+
+    warmup_total_seconds: list[Seconds]
+    total_seconds: list[Seconds]
+    online_seconds: list[Seconds]
+    offline_seconds: list[Seconds]
+    waiting_seconds: list[Seconds]
+    median_seconds: Seconds
+    iqr_seconds: Seconds
+
+
+class Accuracy(_Part):
+    """One score of one task, in plaintext: ``score`` in [0, 1] with its standard error."""
+
+    task: str
+    source: str
+    setting: Literal["plaintext", "fixed-point", "secret-shared"]
+    metric: str
+    n: NonNegative
+    score: float
+    stderr: float
+
+
+class Agreement(_Part):
+    """The opened logits against the same checkpoint in plaintext float32, last position.
+
+    ``kl`` is KL(plaintext || secret-shared) in nats.
+    """
+
+    next_token: str
+    plaintext_next_token: str
+    original_next_token: str
+    argmax_equal: bool
+    max_logit_error: float
+    mean_logit_error: float
+    cosine: float
+    kl: float
+
+
+class Fidelity(_Part):
+    """How far the checkpoint is from the original model, in plaintext on held-out text.
+
+    ``kl`` is mean KL(original || checkpoint) in nats a token over ``tokens`` tokens.
+    """
+
+    text: str
+    tokens: NonNegative
+    kl: float
+    argmax_agreement: float
+
+
+class Environment(_Part):
+    """The machine and the software, as far as they can change a number."""
+
+    host: str
+    cpu: str
+    cores: NonNegative
+    memory_bytes: NonNegative
+    load_average: float
+    kernel: str
+    python: str
+    versions: dict[str, str]
+    git_commit: str | None
+    git_dirty: bool | None
+
+
+class Record(_Part):
+    """One run of one checkpoint under one protocol on one link."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run_id: str
+    key: str
+    created: str
+    command: str
+    model: ModelInfo
+    protocol: ProtocolInfo
+    parties: list[PartyInfo]
+    link: LinkInfo
+    workload: Workload
+    ledger: Ledger
+    openings: Openings
+    latency: Latency
+    accuracy: list[Accuracy]
+    agreement: Agreement | None
+    fidelity: Fidelity | None
+    environment: Environment
+    notes: list[str] = []
