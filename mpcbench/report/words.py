@@ -1,0 +1,139 @@
+"""Words and marks that tables and figures share: labels of records, footnotes, what was measured."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from mpcbench.records.compare import remarks
+from mpcbench.records.schema import Record
+
+DAGGER = "†"
+
+
+def labels(records: Sequence[Record]) -> list[str]:
+    """Short names of records that stand side by side: their number of polynomial layers.
+
+    Where two share that number, the degree, the placement or the key tells them apart.
+    """
+    counts = [str(len(record.model.polynomial_layers)) for record in records]
+    candidates = (
+        counts,
+        [f"{c} (degree {r.model.degree})" for c, r in zip(counts, records, strict=True)],
+        [f"{c} ({r.model.placement})" for c, r in zip(counts, records, strict=True)],
+        [f"{c} ({r.key[:4]})" for c, r in zip(counts, records, strict=True)],
+    )
+    named = list(counts)
+    for choice in candidates[1:]:
+        repeated = Counter(named)
+        for i, name in enumerate(named):
+            if repeated[name] > 1 and _tells_apart(choice, counts, i):
+                named[i] = choice[i]
+    return named
+
+
+def _tells_apart(choice: Sequence[str], counts: Sequence[str], index: int) -> bool:
+    rivals = [choice[i] for i, count in enumerate(counts) if count == counts[index]]
+    return rivals.count(choice[index]) == 1
+
+
+def marked_labels(records: Sequence[Record]) -> list[str]:
+    """:func:`labels`, with a dagger where the correlated randomness was not made securely."""
+    return [label + mark(record) for label, record in zip(labels(records), records, strict=True)]
+
+
+def mark(record: Record) -> str:
+    """The dagger of a record whose provider of correlated randomness is not secure, else nothing."""
+    return "" if record.protocol.provider_is_secure else DAGGER
+
+
+def footnotes(records: Sequence[Record]) -> list[str]:
+    """What the daggers mean; empty when no record carries one."""
+    makers = dict.fromkeys(r.protocol.randomness for r in records if not r.protocol.provider_is_secure)
+    return [
+        f"{DAGGER} Not secure, for development only: the correlated randomness comes from {_inline(maker)}; "
+        "whoever makes it can read everything, and its traffic is not that of a secure offline phase."
+        for maker in makers
+    ]
+
+
+def short_footnote(records: Sequence[Record]) -> str:
+    """The footnote of a figure: one line, or nothing when no record carries a dagger."""
+    providers = dict.fromkeys(r.protocol.provider for r in records if not r.protocol.provider_is_secure)
+    if not providers:
+        return ""
+    return f"{DAGGER} not secure: correlated randomness by {' / '.join(providers)} (development only)"
+
+
+def randomness(records: Sequence[Record]) -> str:
+    """Who made the correlated randomness, in a sentence."""
+    makers = dict.fromkeys(f"{_inline(r.protocol.randomness)}{mark(r)}" for r in records)
+    return f"Correlated randomness: {'; '.join(makers)}."
+
+
+def notes(records: Sequence[Record]) -> list[str]:
+    """All sentences that belong beneath a table, footnotes of daggers first."""
+    return [
+        *footnotes(records),
+        randomness(records),
+        f"Latency: {repetitions(records)}.",
+        *data_sources(records),
+        *(f"Note: {remark}" for remark in remarks(records)),
+    ]
+
+
+def data_sources(records: Sequence[Record]) -> list[str]:
+    """Where the questions of every task and the text of the KL come from."""
+    tasks = dict.fromkeys((score.task, score.source) for record in records for score in record.accuracy)
+    texts = dict.fromkeys((r.fidelity.text, r.fidelity.tokens) for r in records if r.fidelity is not None)
+    return [
+        *(f"Task {task}: {_inline(source)}; score ± standard error." for task, source in tasks),
+        *(f"KL to the original: mean over {tokens:,} tokens of {_inline(text)}." for text, tokens in texts),
+    ]
+
+
+def setting(records: Sequence[Record]) -> str:
+    """What all the records share, in a sentence: model, protocol, prompt length, link, threads."""
+    first = records[0]
+    layers = "/".join(str(len(record.model.polynomial_layers)) for record in records)
+    threads = "/".join(dict.fromkeys(str(party.threads) for party in first.parties))
+    embedding = (
+        "private embedding" if first.workload.embedding == "private" else "public embedding at the client"
+    )
+    batch = f"batch of {first.workload.batch}, " if first.workload.batch != 1 else ""
+    return (
+        f"{first.model.name} with {layers} of {first.model.layers} layers polynomial, "
+        f"{first.workload.tokens} tokens, {batch}{embedding}; protocol {first.protocol.name} "
+        f"({_inline(first.protocol.threat_model)}; {first.protocol.ring_bits}-bit ring, "
+        f"{first.protocol.fraction_bits} fraction bits); link {link(records)}; "
+        f"{threads} thread{'' if threads == '1' else 's'} a party on {device(first)}"
+    )
+
+
+def device(record: Record) -> str:
+    """Where the parties computed: the CPU's name, or the devices'."""
+    devices = list(dict.fromkeys(party.device for party in record.parties))
+    return record.environment.cpu if devices == ["cpu"] else ", ".join(devices)
+
+
+def link(records: Sequence[Record]) -> str:
+    """The link asked for, and the range of what was measured on it."""
+    trips = [record.link.measured_round_trip_seconds * 1e3 for record in records]
+    rates = [record.link.measured_bandwidth_bytes_per_second * 8 / 1e9 for record in records]
+    return f"{records[0].link.profile} (measured: {_range(trips)} ms round trip, {_range(rates)} Gbit/s)"
+
+
+def repetitions(records: Sequence[Record]) -> str:
+    """Number of repetitions and warm-ups behind a latency."""
+    runs = "/".join(dict.fromkeys(str(len(record.latency.online_seconds)) for record in records))
+    warm = "/".join(dict.fromkeys(str(len(record.latency.warmup_total_seconds)) for record in records))
+    return f"{runs} repetition{'' if runs == '1' else 's'} after {warm} warm-up{'' if warm == '1' else 's'}"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _inline(words: str) -> str:
+    return words.strip().rstrip(".")
