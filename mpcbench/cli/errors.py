@@ -9,10 +9,11 @@ import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import click
 
-from mpcbench.errors import UserError
+from mpcbench.errors import PeerError, UserError
 
 INTERRUPTED = (
     "interrupted; every finished measurement is kept as a record, "
@@ -69,6 +70,19 @@ def _reader_is_gone() -> bool:
         return False
 
 
+def _end_after_broken_pipe() -> NoReturn:
+    """End in silence when our own reader has gone, with a sentence when it was another connection.
+
+    Left alone, click would end with code 1 and no word in both cases.
+    """
+    if _reader_is_gone():
+        # Python would complain once more while flushing at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    complain("a connection was closed from the other end: look whether the other party is still running.")
+    sys.exit(PeerError.exit_code)
+
+
 @contextmanager
 def reported() -> Iterator[None]:
     """Turn what a user can mend into one sentence and ``SystemExit``; let defects keep their traceback."""
@@ -83,10 +97,8 @@ def reported() -> Iterator[None]:
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _reader_is_gone():
-            # Python would complain once more while flushing at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(141)
+        if isinstance(error, BrokenPipeError):
+            _end_after_broken_pipe()
         text = sentence(error)
         if text is None:
             raise
