@@ -1,0 +1,117 @@
+"""Fold public-shape arithmetic into the weights, so that no party computes it under MPC.
+
+Three foldings, each exact in real arithmetic:
+
+- the gain of an RMSNorm scales the columns of the linear layers that read it;
+- the attention scale goes into the query projection (RoPE is linear, so it commutes);
+- a quadratic GLU ``(a g² + b g + c) u`` is completed to a square: with ``s = sign(a)`` it equals
+  ``(ĝ² + d) û`` where ``ĝ = √|a| (g + b/2a)``, ``û = s u`` and ``d = s (c − b²/4a)``. The scale and the
+  shift go into the gate projection and its bias, the sign into the up projection; ``d`` is one secret
+  number a channel. No coefficient is multiplied online, and none, not even its sign, is public.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from mpcbench.graph.secure_graph import Node, SecureGraph
+
+Weights = dict[str, torch.Tensor]
+
+MIN_LEADING = 1e-3
+"""Smallest |a| that is folded. Below it b/2√|a| would need more integer bits than fixed point has to
+spare, and the square and ``d`` would cancel; such layers keep explicit coefficients."""
+
+_LINEAR_IN_X = {"reshape", "transpose", "rope"}
+
+
+def fold(graph: SecureGraph, weights: Weights) -> tuple[SecureGraph, Weights]:
+    """Apply all three foldings; a site that does not have the expected form is left as it is."""
+    weights = dict(weights)
+    nodes = list(graph.nodes)
+    for step in (_fold_gains, _fold_scales, _fold_quadratics):
+        nodes = step(nodes, weights)
+    graph.nodes = nodes
+    return graph, weights
+
+
+def _fold_gains(nodes: list[Node], weights: Weights) -> list[Node]:
+    for index, node in enumerate(nodes):
+        if node.op != "rms_norm" or not node.weights:
+            continue
+        readers = _readers(nodes, node.name)
+        if all(reader.op == "linear" for reader in readers):
+            gain = weights[node.weights[0]]
+            for reader in readers:
+                _rescale(weights, nodes, reader, lambda w, gain=gain: w * gain)
+            nodes[index] = replace(node, weights=())
+    return nodes
+
+
+def _readers(nodes: list[Node], name: str) -> list[Node]:
+    """The nodes that read a value, seen through views that keep the last dimension."""
+    found: list[Node] = []
+    for node in nodes:
+        if name in node.inputs:
+            found += _readers(nodes, node.name) if node.op == "last_token" else [node]
+    return found
+
+
+def _rescale(
+    weights: Weights, nodes: list[Node], linear: Node, change: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    """Replace a linear layer's weight by its own changed copy (a tied or shared tensor stays intact)."""
+    name = linear.weights[0]
+    own = f"{linear.module}.weight"
+    weights[own] = change(weights[name])
+    if own != name:
+        nodes[nodes.index(linear)] = replace(linear, weights=(own, *linear.weights[1:]))
+
+
+def _fold_scales(nodes: list[Node], weights: Weights) -> list[Node]:
+    by_name = {node.name: node for node in nodes}
+    for index, node in enumerate(nodes):
+        scale = node.attrs.get("scale") if node.op == "matmul" else None
+        if scale is None:
+            continue
+        source = by_name[node.inputs[0]]
+        while source.op in _LINEAR_IN_X:
+            source = by_name[source.inputs[0]]
+        if source.op != "linear" or len(_readers(nodes, source.name)) != 1:
+            continue
+        for name in source.weights:
+            weights[name] = weights[name] * scale
+        nodes[index] = replace(node, attrs={})
+    return nodes
+
+
+def _fold_quadratics(nodes: list[Node], weights: Weights) -> list[Node]:
+    by_name = {node.name: node for node in nodes}
+    for index, node in enumerate(nodes):
+        if node.op != "polynomial_glu" or node.attrs["degree"] != 2:
+            continue
+        c, b, a = weights[node.weights[0]].double()
+        gate, up = (by_name[name] for name in node.inputs)
+        plain = gate.op == up.op == "linear" and len(up.weights) == 1
+        if not plain or a.abs().min() < MIN_LEADING * (1 - 1e-6):
+            continue
+        _fold_gate(nodes, weights, gate, a, b)
+        sign = a.sign().float()
+        weights[up.weights[0]] = weights[up.weights[0]] * sign[:, None]
+        offset = f"{node.module}.offset"
+        weights[offset] = (a.sign() * (c - b * b / (4 * a))).float()
+        nodes[index] = replace(node, op="quadratic_glu", weights=(offset,), attrs={})
+    return nodes
+
+
+def _fold_gate(nodes: list[Node], weights: Weights, gate: Node, a: torch.Tensor, b: torch.Tensor) -> None:
+    """``ĝ = √|a| g + b √|a| / 2a``: rows of the gate projection scaled, its bias shifted."""
+    root = a.abs().sqrt()
+    weights[gate.weights[0]] = (weights[gate.weights[0]].double() * root[:, None]).float()
+    bias = weights[gate.weights[1]].double() * root if len(gate.weights) > 1 else 0.0
+    name = f"{gate.module}.bias"
+    weights[name] = (bias + b * root / (2 * a)).float()
+    nodes[nodes.index(gate)] = replace(gate, weights=(gate.weights[0], name))

@@ -1,0 +1,108 @@
+"""The walk that every interpreter of a secure graph shares, and the plaintext one, every test's oracle."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+import torch
+
+from mpcbench.graph.secure_graph import Node, SecureGraph
+
+Value = TypeVar("Value")
+
+
+class Interpreter(ABC, Generic[Value]):
+    """Runs a graph node by node and frees every value after its last use."""
+
+    def __init__(self, graph: SecureGraph):
+        self.graph = graph
+        self._freed = graph.last_uses()
+
+    @abstractmethod
+    def call(self, node: Node, inputs: list[Value]) -> Value:
+        """The value of ``node`` from those of its inputs."""
+
+    def run(self, tokens: Value) -> Value:
+        """The output's value for an input at the ``tokens`` node."""
+        values: dict[str, Value] = {}
+        result = tokens
+        for node in self.graph.nodes:
+            if node.op == "tokens":
+                values[node.name] = tokens
+                continue
+            result = self.call(node, [values[name] for name in node.inputs])
+            values[node.name] = result
+            for name in self._freed.get(node.name, ()):
+                del values[name]
+        return result
+
+
+class PlaintextInterpreter(Interpreter[torch.Tensor]):
+    """Float arithmetic. ``run`` takes token ids (1, S) and returns the last position's logits (1, 1, V)."""
+
+    def __init__(self, graph: SecureGraph, weights: Mapping[str, torch.Tensor]):
+        super().__init__(graph)
+        self.weights = weights
+
+    def call(self, node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
+        return FUNCTIONS[node.op](node, inputs, [self.weights[name] for name in node.weights])
+
+
+def rope_tables(frequencies: torch.Tensor, tokens: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin of Llama's rotary embedding, each (tokens, d), in float32 as Transformers has it."""
+    angles = torch.arange(tokens, dtype=torch.float32)[:, None] * frequencies.float()
+    both = torch.cat([angles, angles], dim=-1)
+    return both.cos() * scale, both.sin() * scale
+
+
+def causal_mask(tokens: int, groups: int) -> torch.Tensor:
+    """(groups·tokens, tokens) of bool: row ``r`` is position ``r mod tokens`` and sees keys up to it."""
+    return torch.ones(tokens, tokens, dtype=torch.bool).tril().repeat(groups, 1)
+
+
+def _rms_norm(node: Node, inputs: list, weights: list) -> torch.Tensor:
+    x = inputs[0]
+    y = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + node.attrs["eps"])
+    return y * weights[0] if weights else y
+
+
+def _rope(node: Node, inputs: list, weights: list) -> torch.Tensor:
+    x = inputs[0]
+    cos, sin = rope_tables(weights[0], x.shape[-2], node.attrs["scale"])
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+def _softmax(node: Node, inputs: list, weights: list) -> torch.Tensor:
+    scores = inputs[0]
+    mask = causal_mask(scores.shape[-1], node.attrs["groups"])
+    return scores.masked_fill(~mask, float("-inf")).softmax(-1)
+
+
+def _polynomial_glu(node: Node, inputs: list, weights: list) -> torch.Tensor:
+    gate, up = inputs
+    value = weights[0][-1]
+    for row in reversed(weights[0][:-1]):
+        value = value * gate + row
+    return value * up
+
+
+FUNCTIONS = {
+    "embedding": lambda node, x, w: w[0][x[0]],
+    "linear": lambda node, x, w: torch.nn.functional.linear(x[0], *w),
+    "matmul": lambda node, x, w: x[0] @ x[1] * node.attrs.get("scale", 1.0),
+    "add": lambda node, x, w: x[0] + x[1],
+    "rms_norm": _rms_norm,
+    "rope": _rope,
+    "softmax": _softmax,
+    "swiglu": lambda node, x, w: torch.nn.functional.silu(x[0]) * x[1],
+    "polynomial_glu": _polynomial_glu,
+    "quadratic_glu": lambda node, x, w: (x[0].square() + w[0]) * x[1],
+    "reshape": lambda node, x, w: x[0].reshape(node.attrs["shape"]),
+    "transpose": lambda node, x, w: x[0].transpose(*node.attrs["dims"]),
+    "last_token": lambda node, x, w: x[0][:, -1:],
+    "output": lambda node, x, w: x[0],
+}
+"""What every operator computes in plaintext: ``(node, input values, weight values) -> value``."""

@@ -1,0 +1,68 @@
+"""Ranges of a graph's values on calibration text, which approximations under MPC need to know.
+
+CrypTen's inverse square root, exponential and reciprocal are right only on an interval, and silently
+wrong outside. The intervals are measured here, in plaintext, and stored in the graph: they are public,
+and part of every record through the graph's hash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import torch
+
+from mpcbench.graph.interpreter import PlaintextInterpreter, causal_mask
+from mpcbench.graph.secure_graph import Node, SecureGraph
+
+
+class Observer(PlaintextInterpreter):
+    """A plaintext run that remembers, by node, the extremes that operators ask for.
+
+    - ``rms_norm``: smallest and largest mean square, apart for the first position, where Llamas keep an
+      attention sink that is thousands of times larger, and for the rest;
+    - ``softmax``: smallest and largest score that the mask lets through;
+    - GLUs: largest absolute gate, up value and product.
+    """
+
+    def __init__(self, graph: SecureGraph, weights: Mapping[str, torch.Tensor]):
+        super().__init__(graph, weights)
+        self.ranges: dict[str, dict[str, list[float]]] = {}
+
+    def call(self, node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
+        result = super().call(node, inputs)
+        if node.op == "rms_norm":
+            squares = inputs[0].pow(2).mean(-1).reshape(inputs[0].shape[1], -1)
+            self._widen(node, "first", squares[:1])
+            self._widen(node, "rest", squares[1:])
+        elif node.op == "softmax":
+            mask = causal_mask(inputs[0].shape[-1], node.attrs["groups"])
+            self._widen(node, "scores", inputs[0][..., mask])
+        elif node.op.endswith("glu"):
+            for name, value in zip(("gate", "up", "product"), (*inputs, result), strict=True):
+                self._widen(node, name, value.abs())
+        return result
+
+    def _widen(self, node: Node, name: str, values: torch.Tensor) -> None:
+        if values.numel() == 0:
+            return
+        low, high = float(values.min()), float(values.max())
+        seen = self.ranges.setdefault(node.name, {}).setdefault(name, [low, high])
+        seen[0], seen[1] = min(seen[0], low), max(seen[1], high)
+
+
+def observe(
+    graph: SecureGraph, weights: Mapping[str, torch.Tensor], texts: Iterable[torch.Tensor]
+) -> SecureGraph:
+    """The same graph with ``attrs["range"]`` filled in from token-id tensors of shape (1, S), S >= 2."""
+    observer = Observer(graph, weights)
+    with torch.no_grad():
+        for tokens in texts:
+            observer.run(tokens)
+    nodes = [
+        replace(node, attrs={**node.attrs, "range": observer.ranges[node.name]})
+        if node.name in observer.ranges
+        else node
+        for node in graph.nodes
+    ]
+    return replace(graph, nodes=nodes)
