@@ -110,10 +110,8 @@ def _ratio(summaries: Sequence[Summary], value: Callable[[Summary], float], dept
 
 
 def _share(value: str, part: float, whole: float) -> str:
-    if not whole:
-        return value
-    percent = 100 * part / whole
-    return f"{value} (<1%)" if 0 < percent < 0.5 else f"{value} ({percent:.0f}%)"
+    percent = 100 * part / whole if whole else 0
+    return f"{value} ({percent:.0f}%)" if percent >= 0.5 else value
 
 
 def _communication(summaries: Sequence[Summary]) -> Section:
@@ -125,17 +123,16 @@ def _communication(summaries: Sequence[Summary]) -> Section:
         rows.append(Row(f"{GROUPS[group]} [MB]", cells, 1))
         if group == "activation":
             rows += _ratio(summaries, lambda s: s.groups["activation"].bytes, 2)
-            rows += _one_layer(summaries)
+            rows += _one_layer(summaries, lambda cost: megabytes(cost.bytes))
     rows.append(Row("online rounds", [f"{s.online.rounds:,}" for s in summaries]))
     rows += _ratio(summaries, lambda s: s.online.rounds)
     parts = [(s.groups["activation"].rounds, s.online.rounds) for s in summaries]
     rows.append(Row("activation rounds", [_share(f"{part:,}", part, whole) for part, whole in parts], 1))
     rows += _ratio(summaries, lambda s: s.groups["activation"].rounds, 2)
+    rows += _one_layer(summaries, lambda cost: f"{cost.rounds:,}")
     offline = [megabytes(s.record.ledger.offline.bytes) + mark(s.record) for s in summaries]
     rows.append(Row("offline traffic [MB]", offline))
-    rows.append(
-        Row("setup traffic, once a model [MB]", [megabytes(s.record.ledger.setup.bytes) for s in summaries])
-    )
+    rows.append(Row("setup traffic [MB]", [megabytes(s.record.ledger.setup.bytes) for s in summaries]))
     return Section("Communication of both parties, online phase unless a row says otherwise", rows)
 
 
@@ -143,13 +140,12 @@ def _present(summaries: Sequence[Summary]) -> list[str]:
     return [group for group in GROUPS if any(s.groups[group].bytes for s in summaries)]
 
 
-def _one_layer(summaries: Sequence[Summary]) -> list[Row]:
+def _one_layer(summaries: Sequence[Summary], cell: Callable[[Cost], str]) -> list[Row]:
     rows = []
     for index, words in enumerate(("one original layer", "one polynomial layer")):
         costs = [s.activation_layer[index] for s in summaries]
         if any(costs):
-            cells = [f"{megabytes(c.bytes)}, {c.rounds}" if c else NONE for c in costs]
-            rows.append(Row(f"{words} [MB, rounds]", cells, 2))
+            rows.append(Row(words, [cell(cost) if cost else NONE for cost in costs], 2))
     return rows
 
 
@@ -158,7 +154,7 @@ def _latency(summaries: Sequence[Summary]) -> Section:
     rows.append(Row("interquartile range [s]", [_seconds(s.latency.iqr_seconds) for s in summaries], 1))
     rows += _ratio(summaries, lambda s: s.latency.median_seconds)
     waiting = [_seconds(median(s.latency.waiting_seconds)) for s in summaries]
-    rows.append(Row("waiting for the peer, median [s]", waiting, 1))
+    rows.append(Row("waiting for peer, median [s]", waiting, 1))
     for group in ("linear", "activation"):
         parts = [(s.groups[group].seconds, s.mean_online_seconds) for s in summaries]
         cells = [_share(_seconds(part), part, whole) for part, whole in parts]
@@ -169,7 +165,7 @@ def _latency(summaries: Sequence[Summary]) -> Section:
     memory = [
         " / ".join(f"{p.peak_memory_bytes / 1e9:.2f}" for p in s.record.parties) or NONE for s in summaries
     ]
-    rows.append(Row("peak memory, party 0 / 1 [GB]", memory))
+    rows.append(Row("peak memory, P0 / P1 [GB]", memory))
     return Section("Latency at the slower party, online phase unless a row says otherwise", rows)
 
 
@@ -207,12 +203,12 @@ def _accuracy(summaries: Sequence[Summary]) -> Section:
 
 
 _FIDELITY: tuple[tuple[str, str, Callable], ...] = (
-    ("KL to the original [nats/token]", "fidelity", lambda f: f"{f.kl:.3g}"),
-    ("same next token as the original", "fidelity", lambda f: f"{100 * f.argmax_agreement:.1f}%"),
-    ("next token of the two-party run", "agreement", lambda a: json.dumps(a.next_token, ensure_ascii=False)),
-    ("= the checkpoint in plaintext", "agreement", lambda a: "yes" if a.argmax_equal else "NO"),
+    ("KL to original [nats/token]", "fidelity", lambda f: f"{f.kl:.3g}"),
+    ("argmax equal to original [%]", "fidelity", lambda f: f"{100 * f.argmax_agreement:.1f}"),
+    ("next token, two-party run", "agreement", lambda a: json.dumps(a.next_token, ensure_ascii=False)),
+    ("= checkpoint in plaintext", "agreement", lambda a: "yes" if a.argmax_equal else "NO"),
     (
-        "= the original in plaintext",
+        "= original in plaintext",
         "agreement",
         lambda a: "yes" if a.next_token == a.original_next_token else "no",
     ),
@@ -222,7 +218,10 @@ _FIDELITY: tuple[tuple[str, str, Callable], ...] = (
 
 
 def _score_row(records: Sequence[Record], key: tuple[str, str, str]) -> Row:
+    task, setting, metric = key
     scores = [next((a for a in r.accuracy if accuracy_key(a) == key), None) for r in records]
     sizes = "/".join(dict.fromkeys(str(score.n) for score in scores if score))
+    metrics = {m for t, s, m in accuracy_keys(records) if (t, s) == (task, setting)}
+    name = f"{task} {metric}" if len(metrics) > 1 else task
     cells = [f"{100 * a.score:.1f} ± {100 * a.stderr:.1f}" if a else NONE for a in scores]
-    return Row(f"{key[0]} {key[2]}, {key[1]}, n={sizes} [%]", cells)
+    return Row(f"{name} {setting}, n={sizes} [%]", cells)

@@ -115,8 +115,8 @@ def _flatten(name: str, value: object, row: dict[str, object]) -> None:
 
 OPERATOR_COLUMNS = (
     "label", "mark", "polynomial_layers", "run_id", "phase", "layer", "layer_is_polynomial", "module",
-    "operator", "group", "calls", "bytes", "bytes_sent_party0", "bytes_sent_party1", "rounds", "seconds", "wait_seconds",
-    "tuples",
+    "operator", "group", "calls", "bytes", "bytes_sent_party0", "bytes_sent_party1", "rounds", "seconds",
+    "wait_seconds", "tuples",
 )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ def notes(records: Sequence[Record]) -> list[str]:
     return [
         *footnotes(records),
         randomness(records),
-        f"Latency: {repetitions(records)}.",
+        f"Latency: {repetitions(records)}. Setup happens once a model, offline and online every time.",
         *data_sources(records),
         *(f"Note: {remark}" for remark in remarks(records)),
     ]
@@ -84,10 +84,10 @@ def notes(records: Sequence[Record]) -> list[str]:
 
 def data_sources(records: Sequence[Record]) -> list[str]:
     """Where the questions of every task and the text of the KL come from."""
-    tasks = dict.fromkeys((score.task, score.source) for record in records for score in record.accuracy)
+    tasks = dict.fromkeys((a.task, a.metric, a.source) for record in records for a in record.accuracy)
     texts = dict.fromkeys((r.fidelity.text, r.fidelity.tokens) for r in records if r.fidelity is not None)
     return [
-        *(f"Task {task}: {_inline(source)}; score ± standard error." for task, source in tasks),
+        *(f"Task {task}: {_inline(source)}; {metric} ± standard error." for task, metric, source in tasks),
         *(f"KL to the original: mean over {tokens:,} tokens of {_inline(text)}." for text, tokens in texts),
     ]
 

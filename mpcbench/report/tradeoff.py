@@ -1,0 +1,209 @@
+"""The figure of accuracy against communication, whose labels keep out of each other's way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mpcbench.records.schema import Accuracy, Record
+from mpcbench.report.sections import accuracy_key, accuracy_keys
+from mpcbench.report.style import BLUE, GREEN, VERMILLION, Sheet
+from mpcbench.report.words import labels, mark, marked_labels, short_footnote
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
+
+SETTINGS = {  # marker, colour, shift in points so that settings at the same traffic stand side by side
+    "plaintext": ("o", BLUE, 0.0),
+    "fixed-point": ("s", GREEN, 4.0),
+    "secret-shared": ("^", VERMILLION, 8.0),
+}
+
+
+def tradeoff_figure(records: Sequence[Record]) -> Figure | None:
+    """Score with its standard error, and KL to the original, against online bytes of both parties.
+
+    The points carry their number of polynomial layers. One panel for the task with most questions, one
+    for the KL; None when the records hold neither.
+    """
+    task = main_task(records)
+    kl = [record.fidelity.kl if record.fidelity else None for record in records]
+    panels = [task is not None, any(value is not None for value in kl)]
+    if not any(panels):
+        return None
+    note = short_footnote(records)
+    both = all(panels)
+    settings = {key[1] for key in accuracy_keys(records) if task and key[::2] == task}
+    top = 0.22 if len(settings) > 1 else 0.08
+    gaps = [0.14, 0.36] if both else [0.36]
+    gaps[-1] += 0.13 if note else 0
+    sheet = Sheet([1.15, 0.85] if both else [1.3], gaps, top=top, left=0.7, right=0.12)
+    sheet.footnote(note)
+    traffic = [record.ledger.online.bytes / 1e6 for record in records]
+    if task is not None:
+        handles = _scores(sheet.axes[0], records, traffic, task)
+        if len(handles) > 1:
+            sheet.legend(handles, len(handles))
+    if panels[1]:
+        _divergence(sheet.axes[-1], records, traffic, kl)
+    for axes in sheet.axes:
+        _limits(axes, traffic)
+    if both:
+        sheet.axes[0].tick_params(labelbottom=False)
+    sheet.axes[-1].set_xlabel("online traffic, both parties [MB]", labelpad=1)
+    for axes in sheet.axes:
+        place_labels(axes)
+    return sheet.figure
+
+
+def main_task(records: Sequence[Record]) -> tuple[str, str] | None:
+    """(task, metric) with the most plaintext questions over all records; ties go to the first named."""
+    sizes: Counter[tuple[str, str]] = Counter()
+    for record in records:
+        for score in record.accuracy:
+            sizes[(score.task, score.metric)] += score.n if score.setting == "plaintext" else 0
+    return sizes.most_common(1)[0][0] if sizes else None
+
+
+def _scores(axes: Axes, records: Sequence[Record], traffic: Sequence[float], task: tuple[str, str]) -> list:
+    from matplotlib.transforms import ScaledTranslation
+
+    handles, drawn = [], []
+    for setting, (marker, colour, shift) in SETTINGS.items():
+        found = [(i, score) for i, r in enumerate(records) if (score := _score(r, task, setting))]
+        if not found:
+            continue
+        move = ScaledTranslation(shift / 72, 0, axes.figure.dpi_scale_trans)
+        handle = axes.errorbar(
+            [traffic[i] for i, _ in found],
+            [100 * score.score for _, score in found],
+            [100 * score.stderr for _, score in found],
+            fmt=marker, color=colour, markersize=4, elinewidth=0.8, capsize=2, capthick=0.8, label=setting,
+            transform=axes.transData + move,
+        )  # fmt: skip
+        if not handles:
+            _label(axes, records, [(traffic[i], 100 * s.score, i) for i, s in found])
+        handles.append(handle)
+        drawn += found
+    n = max(score.n for r in records for score in r.accuracy if (score.task, score.metric) == task)
+    axes.set_ylabel(f"{task[0]} {task[1]} [%]\nn = {n}", labelpad=2)
+    ends = [100 * (a.score + sign * a.stderr) for _, a in drawn for sign in (-1, 1)]
+    room = 0.08 * (max(ends) - min(ends)) or 1.0
+    axes.set_ylim(min(ends) - room, max(ends) + room)  # shifted points do not count in autoscaling
+    return handles
+
+
+def _score(record: Record, task: tuple[str, str], setting: str) -> Accuracy | None:
+    key = (task[0], setting, task[1])
+    return next((score for score in record.accuracy if accuracy_key(score) == key), None)
+
+
+def _divergence(axes: Axes, records: Sequence[Record], traffic: Sequence[float], kl) -> None:
+    points = [(x, y, i) for i, (x, y) in enumerate(zip(traffic, kl, strict=True)) if y is not None]
+    axes.plot([p[0] for p in points], [p[1] for p in points], "D", color="black", markersize=3.5)
+    _label(axes, records, points)
+    axes.set_ylabel("KL to original\n[nats/token]", labelpad=2)
+    highest = max(p[1] for p in points) or 1.0
+    axes.set_ylim(-0.08 * highest, 1.25 * highest)
+
+
+def _limits(axes: Axes, traffic: Sequence[float]) -> None:
+    low, high = min(traffic), max(traffic)
+    room = 0.12 * (high - low) or 0.05 * high or 1.0
+    axes.set_xlim(low - room, high + room)
+    axes.locator_params(axis="x", nbins=5)
+    axes.locator_params(axis="y", nbins=5)
+
+
+def _label(axes: Axes, records: Sequence[Record], points: Sequence[tuple[float, float, int]]) -> None:
+    names = [f"{name} layers{mark(r)}" for name, r in zip(labels(records), records, strict=True)]
+    short = marked_labels(records)
+    for x, y, i in points:
+        axes.annotate(
+            names[i] if i == points[0][2] else short[i], (x, y), (0, 0), textcoords="offset points",
+            fontsize=7, ha="center", va="center", gid="label",
+        )  # fmt: skip
+
+
+DISTANCES = (1, 6, 14, 24, 36)  # points between a point's marker and its label
+DIRECTIONS = ((1, 0), (-1, 0), (0.8, 0.8), (-0.8, 0.8), (0.8, -0.8), (-0.8, -0.8), (0, 1), (0, -1))
+
+
+def place_labels(axes: Axes) -> None:
+    """Move every label beside its point, to the nearest place that is free of points, bars and labels.
+
+    Labels are placed one after the other; each tries eight directions at growing distances, keeps clear
+    of what belongs to other points, and gets a thin line to its own point if it had to move far. The
+    limits of the axes must be set.
+    """
+    renderer = axes.figure.canvas.get_renderer()
+    points = axes.figure.dpi / 72
+    taken = _obstacles(axes, renderer)
+    frame = axes.get_window_extent(renderer)
+    for label in [text for text in axes.texts if text.get_gid() == "label"]:
+        box = label.get_window_extent(renderer)
+        offset, distance = _free_place(box, axes.transData.transform(label.xy), taken, frame, points)
+        label.xyann = offset
+        if distance > DISTANCES[1]:
+            _leader(axes, label.xy, offset, box, points)
+        taken.append(label.get_window_extent(renderer))
+
+
+def _free_place(box: Bbox, own, taken: Sequence[Bbox], frame: Bbox, points: float):
+    """The first (offset, distance) in points at which ``box`` overlaps nothing, else the least bad."""
+    mine = [other for other in taken if other.contains(*own)]
+    others = [other.padded(4 * points) for other in taken if not other.contains(*own)]
+    best, chosen, least = (0.0, 0.0), 0, float("inf")
+    for distance in DISTANCES:
+        for across, up in DIRECTIONS:
+            offset = (
+                across * (box.width / 2 / points + 3 + distance),
+                up * (box.height / 2 / points + 2 + distance),
+            )
+            moved = box.translated(offset[0] * points, offset[1] * points)
+            badness = _overlap(moved, [*mine, *others]) + _outside(moved, frame)
+            if badness < least:
+                best, chosen, least = offset, distance, badness
+        if least == 0:
+            break
+    return best, chosen
+
+
+def _leader(axes: Axes, xy, offset, box: Bbox, points: float) -> None:
+    """A thin line from the point to the label's nearest edge."""
+    shrink = max(1 - (box.height / 2 / points + 1) / max(abs(offset[1]), 1e-9), 0) if offset[1] else 0.5
+    end = (offset[0] * shrink, offset[1] * shrink)
+    axes.annotate(
+        "", xy, end, textcoords="offset points", gid="leader",
+        arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "0.4", "shrinkA": 0, "shrinkB": 2},
+    )  # fmt: skip
+
+
+def _obstacles(axes: Axes, renderer) -> list[Bbox]:
+    """Boxes of markers and error bars, in display coordinates."""
+    from matplotlib.transforms import Bbox
+
+    boxes = []
+    size = 2.6 * axes.figure.dpi / 72
+    for line in axes.lines:
+        for x, y in line.get_transform().transform(line.get_xydata()):
+            boxes.append(Bbox([[x - size, y - size], [x + size, y + size]]))
+    for bars in axes.collections:
+        for (x0, y0), (x1, y1) in (bars.get_transform().transform(s) for s in bars.get_segments()):
+            boxes.append(Bbox([[x0 - size / 2, y0], [x1 + size / 2, y1]]))
+    return boxes
+
+
+def _overlap(box: Bbox, taken: Sequence[Bbox]) -> float:
+    from matplotlib.transforms import Bbox
+
+    shared = (Bbox.intersection(box, other) for other in taken)
+    return sum(part.width * part.height for part in shared if part is not None)
+
+
+def _outside(box: Bbox, frame: Bbox) -> float:
+    inside = _overlap(box, [frame])
+    return box.width * box.height - inside if inside < 0.999 * box.width * box.height else 0.0
