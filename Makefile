@@ -24,10 +24,9 @@ setup: $(STAMP) ## Prepare the virtual environment, and nothing else
 # The stamp is written last, so that an installation that failed or was interrupted is done again.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-		{ echo "mpcbench needs Python 3.10 or newer as $(PYTHON): call make with PYTHON=/path/to/python3." >&2; exit 1; }
-	@test -x $(BIN)/python || { echo "Making $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); } || \
-		{ echo "No virtual environment: install Python's venv module (on Debian and Ubuntu the package python3-venv)." >&2; \
-		  rm -rf $(VENV); exit 1; }
+		{ echo "mpcbench needs Python 3.10 or newer, $(PYTHON) is not: make ... PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -x $(BIN)/pip || { echo "Making $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); } || \
+		{ echo "No virtual environment: install Python's venv module (Debian, Ubuntu: package python3-venv)." >&2; exit 1; }
 	@echo "Installing mpcbench and what it needs into $(VENV); the first time this takes some minutes."
 	@$(BIN)/python -m pip install -c constraints.txt -e '.[test]' || \
 		{ echo "The installation failed: pip's reason stands above. Mend it and call make again." >&2; exit 1; }
@@ -45,5 +44,6 @@ bench: $(STAMP) ## Run the benchmarks and write results/benchmarks.json
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-json results/benchmarks.json $(ARGS)
 
 clean: ## Remove the virtual environment and what tools leave behind; keep results and the model cache
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .benchmarks *.egg-info
+	test ! -e $(VENV)/pyvenv.cfg || rm -rf $(VENV)
+	rm -rf build dist .pytest_cache .ruff_cache .benchmarks *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
