@@ -40,7 +40,7 @@ def tradeoff_figure(records: Sequence[Record]) -> Figure | None:
     top = 0.22 if len(settings) > 1 else 0.08
     gaps = [0.14, 0.36] if both else [0.36]
     gaps[-1] += 0.13 if note else 0
-    sheet = Sheet([1.15, 0.85] if both else [1.3], gaps, top=top, left=0.7, right=0.12)
+    sheet = Sheet([1.15, 0.85] if both else [1.3], gaps, top=top, left=0.8, right=0.12)
     sheet.footnote(note)
     traffic = [record.ledger.online.bytes / 1e6 for record in records]
     if task is not None:
@@ -76,20 +76,23 @@ def _scores(axes: Axes, records: Sequence[Record], traffic: Sequence[float], tas
         found = [(i, score) for i, r in enumerate(records) if (score := _score(r, task, setting))]
         if not found:
             continue
+        name = f"{setting} (n={'/'.join(dict.fromkeys(str(score.n) for _, score in found))})"
         move = ScaledTranslation(shift / 72, 0, axes.figure.dpi_scale_trans)
         handle = axes.errorbar(
             [traffic[i] for i, _ in found],
             [100 * score.score for _, score in found],
             [100 * score.stderr for _, score in found],
-            fmt=marker, color=colour, markersize=4, elinewidth=0.8, capsize=2, capthick=0.8, label=setting,
+            fmt=marker, color=colour, markersize=4, elinewidth=0.8, capsize=2, capthick=0.8, label=name,
             transform=axes.transData + move,
         )  # fmt: skip
         if not handles:
             _label(axes, records, [(traffic[i], 100 * s.score, i) for i, s in found])
         handles.append(handle)
         drawn += found
-    n = max(score.n for r in records for score in r.accuracy if (score.task, score.metric) == task)
-    axes.set_ylabel(f"{task[0]} {task[1]} [%]\nn = {n}", labelpad=2)
+    words = f"{task[0]} {task[1]} [%]"
+    if len(handles) == 1:
+        words += f"\n({handles[0].get_label().replace(' (', ', ')}"
+    axes.set_ylabel(words, labelpad=2)
     ends = [100 * (a.score + sign * a.stderr) for _, a in drawn for sign in (-1, 1)]
     room = 0.08 * (max(ends) - min(ends)) or 1.0
     axes.set_ylim(min(ends) - room, max(ends) + room)  # shifted points do not count in autoscaling
@@ -112,7 +115,7 @@ def _divergence(axes: Axes, records: Sequence[Record], traffic: Sequence[float],
 
 def _limits(axes: Axes, traffic: Sequence[float]) -> None:
     low, high = min(traffic), max(traffic)
-    room = 0.12 * (high - low) or 0.05 * high or 1.0
+    room = 0.16 * (high - low) or 0.05 * high or 1.0
     axes.set_xlim(low - room, high + room)
     axes.locator_params(axis="x", nbins=5)
     axes.locator_params(axis="y", nbins=5)
@@ -165,6 +168,7 @@ def _free_place(box: Bbox, own, taken: Sequence[Bbox], frame: Bbox, points: floa
             )
             moved = box.translated(offset[0] * points, offset[1] * points)
             badness = _overlap(moved, [*mine, *others]) + _outside(moved, frame)
+            badness += _crossed(own, moved, others)
             if badness < least:
                 best, chosen, least = offset, distance, badness
         if least == 0:
@@ -202,6 +206,13 @@ def _overlap(box: Bbox, taken: Sequence[Bbox]) -> float:
 
     shared = (Bbox.intersection(box, other) for other in taken)
     return sum(part.width * part.height for part in shared if part is not None)
+
+
+def _crossed(own, box: Bbox, others: Sequence[Bbox]) -> float:
+    """How much of the straight way from a point to its label lies on what belongs to others."""
+    x, y = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+    steps = [(own[0] + (x - own[0]) * t / 10, own[1] + (y - own[1]) * t / 10) for t in range(1, 10)]
+    return sum(other.contains(*step) for step in steps for other in others) * box.height
 
 
 def _outside(box: Bbox, frame: Bbox) -> float:
