@@ -6,7 +6,7 @@ first two and remembers.
 """
 
 from mpcbench.accuracy.cache import Evaluation, cached_evaluate
-from mpcbench.accuracy.fidelity import agreement, fidelity, task_texts
+from mpcbench.accuracy.distance import agreement, fidelity, task_texts
 from mpcbench.accuracy.harness import evaluate
 from mpcbench.accuracy.progress import progress_bar
 from mpcbench.accuracy.questions import load_questions

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from mpcbench.accuracy.fidelity import fidelity, question_texts
+from mpcbench.accuracy.distance import fidelity, question_texts
 from mpcbench.accuracy.harness import score
 from mpcbench.accuracy.questions import QuestionSet, load_questions
 from mpcbench.paths import cache_dir, whole_file
