@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from mpcbench.cli.output import json_option, messages
+
 
 @click.command()
 @click.argument("records", nargs=-1, type=click.Path(path_type=Path))
@@ -14,7 +16,7 @@ import click
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for tables and figures; by default the folder of the records.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the records instead of the table.")
+@json_option
 def command(records: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """Draw tables and figures from RECORDS: folders or files, by default the folder results.
 
@@ -36,4 +38,4 @@ def command(records: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
         click.echo(to_json(loaded))
     else:
         Console(width=WIDTH).print(terminal_table(loaded))
-    Console(stderr=True).print(f"wrote {len(written)} files to {folder}", highlight=False, markup=False)
+    messages().print(f"wrote {len(written)} files to {folder}", highlight=False, markup=False)

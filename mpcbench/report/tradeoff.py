@@ -37,7 +37,8 @@ def tradeoff_figure(records: Sequence[Record]) -> Figure | None:
     note = short_footnote(records)
     both = all(panels)
     settings = {key[1] for key in accuracy_keys(records) if task and key[::2] == task}
-    top = 0.22 if len(settings) > 1 else 0.08
+    legend_rows = (len(settings) + 1) // 2 if len(settings) > 1 else 0
+    top = 0.08 + 0.14 * legend_rows
     gaps = [0.14, 0.36] if both else [0.36]
     gaps[-1] += 0.13 if note else 0
     sheet = Sheet([1.15, 0.85] if both else [1.3], gaps, top=top, left=0.8, right=0.12)
@@ -46,7 +47,7 @@ def tradeoff_figure(records: Sequence[Record]) -> Figure | None:
     if task is not None:
         handles = _scores(sheet.axes[0], records, traffic, task)
         if len(handles) > 1:
-            sheet.legend(handles, len(handles))
+            sheet.legend(handles, 2)
     if panels[1]:
         _divergence(sheet.axes[-1], records, traffic, kl)
     for axes in sheet.axes:
@@ -177,9 +178,12 @@ def _free_place(box: Bbox, own, taken: Sequence[Bbox], frame: Bbox, points: floa
 
 
 def _leader(axes: Axes, xy, offset, box: Bbox, points: float) -> None:
-    """A thin line from the point to the label's nearest edge."""
-    shrink = max(1 - (box.height / 2 / points + 1) / max(abs(offset[1]), 1e-9), 0) if offset[1] else 0.5
-    end = (offset[0] * shrink, offset[1] * shrink)
+    """A thin line from the point to the label's edge."""
+    half = (box.width / 2 / points + 1, box.height / 2 / points + 1)
+    across = abs(offset[0]) / half[0]
+    up = abs(offset[1]) / half[1]
+    share = 1 - 1 / max(across, up, 1.0)  # where the line from the label's middle leaves its box
+    end = (offset[0] * share, offset[1] * share)
     axes.annotate(
         "", xy, end, textcoords="offset points", gid="leader",
         arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "0.4", "shrinkA": 0, "shrinkB": 2},
