@@ -78,7 +78,7 @@ def _tradeoff(records: Sequence[Record]) -> str:
     panels = [f"{task[1]} on {task[0]} with its standard error"] if task else []
     if any(record.fidelity for record in records):
         panels.append("KL divergence from the original model's next-token distribution, in plaintext")
-    shown = f"Top: {panels[0]}. Bottom: {panels[1]}" if len(panels) == 2 else " ".join(panels)
+    shown = ". ".join(f"({letter}) {words}" for letter, words in zip("ab", panels, strict=False))
     return (
         "Accuracy against communication; labels are numbers of polynomial layers, traffic is that of both "
         f"parties in the online phase (1 MB = 10^6 bytes). {shown}. {' '.join(data_sources(records))}"

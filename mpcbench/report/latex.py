@@ -41,7 +41,7 @@ def latex_table(records: Sequence[Record]) -> str:
         rf"\caption{{{escape(setting(records))}. Bytes are those of both parties, 1 MB = $10^6$ bytes.}}",
         r"\label{tab:mpcbench}",
         r"\scriptsize",
-        r"\setlength{\tabcolsep}{2.5pt}",
+        r"\setlength{\tabcolsep}{1.7pt}",
         rf"\begin{{tabular}}{{@{{}}l{'r' * len(heads)}@{{}}}}",
         r"\toprule",
         " & ".join(["polynomial layers", *heads]) + r" \\",

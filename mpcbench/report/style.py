@@ -110,7 +110,10 @@ class Sheet:
 
 def panel_letter(axes: Axes, letter: str, words: str) -> None:
     """The letter that a caption refers to, and what the panel shows, above its left edge."""
-    axes.set_title(f"({letter}) {words}", loc="left", pad=3)
+    title = axes.set_title(f"({letter}) {words}", loc="left", pad=3)
+    renderer = axes.figure.canvas.get_renderer()
+    while title.get_window_extent(renderer).x1 > axes.figure.bbox.x1 - 4 and title.get_fontsize() > 5:
+        title.set_fontsize(title.get_fontsize() - 0.5)  # a task may have a long name
 
 
 def ink(colour: str) -> str:

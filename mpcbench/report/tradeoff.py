@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mpcbench.records.schema import Accuracy, Record
 from mpcbench.report.sections import accuracy_key, accuracy_keys
-from mpcbench.report.style import BLUE, GREEN, VERMILLION, Sheet
+from mpcbench.report.style import BLUE, GREEN, VERMILLION, Sheet, panel_letter
 from mpcbench.report.words import labels, mark, marked_labels, short_footnote
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ def tradeoff_figure(records: Sequence[Record]) -> Figure | None:
     both = all(panels)
     settings = {key[1] for key in accuracy_keys(records) if task and key[::2] == task}
     legend_rows = (len(settings) + 1) // 2 if len(settings) > 1 else 0
-    top = 0.08 + 0.14 * legend_rows
-    gaps = [0.14, 0.36] if both else [0.36]
+    top = 0.2 + 0.14 * legend_rows
+    gaps = [0.3, 0.36] if both else [0.36]
     gaps[-1] += 0.13 if note else 0
-    sheet = Sheet([1.15, 0.85] if both else [1.3], gaps, top=top, left=0.8, right=0.12)
+    sheet = Sheet([1.15, 0.85] if both else [1.3], gaps, top=top, left=0.68, right=0.12)
     sheet.footnote(note)
     traffic = [record.ledger.online.bytes / 1e6 for record in records]
     if task is not None:
@@ -49,7 +49,7 @@ def tradeoff_figure(records: Sequence[Record]) -> Figure | None:
         if len(handles) > 1:
             sheet.legend(handles, 2)
     if panels[1]:
-        _divergence(sheet.axes[-1], records, traffic, kl)
+        _divergence(sheet.axes[-1], records, traffic, kl, "b" if both else "a")
     for axes in sheet.axes:
         _limits(axes, traffic)
     if both:
@@ -90,10 +90,8 @@ def _scores(axes: Axes, records: Sequence[Record], traffic: Sequence[float], tas
             _label(axes, records, [(traffic[i], 100 * s.score, i) for i, s in found])
         handles.append(handle)
         drawn += found
-    words = f"{task[0]} {task[1]} [%]"
-    if len(handles) == 1:
-        words += f"\n({handles[0].get_label().replace(' (', ', ')}"
-    axes.set_ylabel(words, labelpad=2)
+    axes.set_ylabel(f"{task[1]} [%]", labelpad=2)
+    panel_letter(axes, "a", task[0] + (f", {handles[0].get_label()}" if len(handles) == 1 else ""))
     ends = [100 * (a.score + sign * a.stderr) for _, a in drawn for sign in (-1, 1)]
     room = 0.08 * (max(ends) - min(ends)) or 1.0
     axes.set_ylim(min(ends) - room, max(ends) + room)  # shifted points do not count in autoscaling
@@ -105,11 +103,12 @@ def _score(record: Record, task: tuple[str, str], setting: str) -> Accuracy | No
     return next((score for score in record.accuracy if accuracy_key(score) == key), None)
 
 
-def _divergence(axes: Axes, records: Sequence[Record], traffic: Sequence[float], kl) -> None:
+def _divergence(axes: Axes, records: Sequence[Record], traffic: Sequence[float], kl, letter: str) -> None:
     points = [(x, y, i) for i, (x, y) in enumerate(zip(traffic, kl, strict=True)) if y is not None]
     axes.plot([p[0] for p in points], [p[1] for p in points], "D", color="black", markersize=3.5)
     _label(axes, records, points)
-    axes.set_ylabel("KL to original\n[nats/token]", labelpad=2)
+    axes.set_ylabel("KL [nats/token]", labelpad=2)
+    panel_letter(axes, letter, "divergence from the original model")
     highest = max(p[1] for p in points) or 1.0
     axes.set_ylim(-0.08 * highest, 1.25 * highest)
 

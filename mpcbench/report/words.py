@@ -62,7 +62,10 @@ def short_footnote(records: Sequence[Record]) -> str:
     providers = dict.fromkeys(r.protocol.provider for r in records if not r.protocol.provider_is_secure)
     if not providers:
         return ""
-    return f"{DAGGER} not secure: correlated randomness by {' / '.join(providers)} (development only)"
+    maker = " / ".join(providers)
+    if len(maker) > 24:  # the line has to fit one paper column
+        maker = "a party"
+    return f"{DAGGER} not secure: correlated randomness by {maker} (development only)"
 
 
 def randomness(records: Sequence[Record]) -> str:

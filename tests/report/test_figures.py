@@ -177,6 +177,26 @@ def test_settings_are_told_apart_in_a_legend_that_fits() -> None:
 
 
 @pytest.mark.usefixtures("style")
+def test_the_name_of_a_task_fits() -> None:
+    records = make_comparison()
+    for record in records:
+        record.accuracy[0].task = "science questions that come with mpcbench"
+    figure = tradeoff.tradeoff_figure(records)
+    box = figure.axes[0].get_tightbbox(figure.canvas.get_renderer())
+    assert box.x1 <= figure.bbox.x1
+
+
+@pytest.mark.usefixtures("style")
+def test_the_footnote_fits_whatever_the_provider_is_called() -> None:
+    records = make_comparison()
+    for record in records:
+        record.protocol.provider = "a trusted first party with a very long name"
+    figure = costs.bytes_figure(records)
+    note = next(text for text in figure.texts if "†" in text.get_text())
+    assert note.get_window_extent(figure.canvas.get_renderer()).x1 <= figure.bbox.x1
+
+
+@pytest.mark.usefixtures("style")
 def test_figures_without_data_are_left_out(tmp_path: Path) -> None:
     record = make_record(0)
     record.accuracy, record.fidelity = [], None
