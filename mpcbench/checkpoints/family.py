@@ -29,7 +29,9 @@ def check_family(config: PretrainedConfig, name: str) -> None:
             f"give one of the Llama family ({', '.join(SUPPORTED)})."
         )
     if config.hidden_act not in ("silu", "swish"):
-        raise UserError(f"{name} uses the activation {config.hidden_act}: give a model with SwiGLU (silu) layers.")
+        raise UserError(
+            f"{name} uses the activation {config.hidden_act}: give a model with SwiGLU (silu) layers."
+        )
 
 
 def as_llama(model: PreTrainedModel, name: str) -> LlamaForCausalLM:

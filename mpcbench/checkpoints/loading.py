@@ -113,7 +113,7 @@ def _convert_gguf(path: Path, folder: Path) -> None:
     """
     where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     print(f"Converting {path.name}, once (about half a minute for 135 M parameters).", file=sys.stderr)
-    with _quiet(), redirect_stderr(StringIO()):  # these readers' bars obey no setting
+    with quiet(), redirect_stderr(StringIO()):  # these readers' bars obey no setting
         try:
             check_family(AutoConfig.from_pretrained(**where), path.name)
             model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
@@ -159,7 +159,7 @@ def _load_hub(name: str) -> Checkpoint:
 
 
 def _from_pretrained(where: str, name: str, source: str, folder: Path | None, **options: Any) -> Checkpoint:
-    with _quiet():
+    with quiet():
         try:
             check_family(AutoConfig.from_pretrained(where, **options), name)
             tokenizer = AutoTokenizer.from_pretrained(where, **options)
@@ -185,7 +185,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep Transformers' own bars and notices off the terminal; errors still raise."""
     log = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()

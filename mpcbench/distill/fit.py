@@ -1,0 +1,93 @@
+"""The closed-form fit: one weighted least-squares polynomial a channel.
+
+With the MLP's output y = W_down (a * u), a_j = silu(g_j), an error e_tj of the activation of channel j
+at token t moves the output by W_down[:, j] u_tj e_tj. The diagonal Gauss-Newton (Hessian-aware)
+approximation of the squared output error, which leaves out products of different channels, is
+
+    sum_t w_t sum_j u_tj^2 (W_down^T W_down)_jj (p_j(g_tj) - silu(g_tj))^2,
+
+as in optimal brain surgeon (Hassibi and Stork, NIPS 1992) and the quantisers built on it. It is quadratic in
+the coefficients, so its minimum is one small linear system a channel. The factor (W_down^T W_down)_jj
+is constant within a channel: it cancels where every channel has a polynomial of its own and decides
+only how channels share one (``per_channel=False``, and the prior of :meth:`Moments.solve`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from mpcbench.checkpoints.polyllama import SILU_SERIES
+
+RIDGE = 1e-6
+"""Pull towards the shared polynomial, relative to a channel's total weight: seen only where data is not."""
+
+
+class Moments:
+    """Weighted sums over tokens from which the polynomials of one layer follow.
+
+    For each channel: ``powers[k]`` = sum w u^2 g^k for k <= 2 degree, and ``targets[k]`` =
+    sum w u^2 silu(g) g^k for k <= degree, all in float64.
+    """
+
+    def __init__(self, channels: int, degree: int):
+        self.degree = degree
+        self.powers = torch.zeros(2 * degree + 1, channels, dtype=torch.float64)
+        self.targets = torch.zeros(degree + 1, channels, dtype=torch.float64)
+
+    def add(self, gate: torch.Tensor, up: torch.Tensor, weight: torch.Tensor) -> None:
+        """gate, up: [tokens, channels]; weight: [tokens], not negative."""
+        gate = gate.double()
+        term = weight.double()[:, None] * up.double().square()
+        silu = functional.silu(gate)
+        for power in range(2 * self.degree + 1):
+            self.powers[power] += term.sum(0)
+            if power <= self.degree:
+                self.targets[power] += (term * silu).sum(0)
+            if power < 2 * self.degree:
+                term = term * gate
+
+    def shared(self, output_weight: torch.Tensor) -> torch.Tensor:
+        """The one polynomial of all channels, [degree + 1].
+
+        output_weight: [channels], (W_down^T W_down)_jj.
+        """
+        weight = output_weight.double()[None]
+        series = torch.tensor(SILU_SERIES[: self.degree + 1], dtype=torch.float64)[:, None]
+        powers = (self.powers * weight).sum(1, keepdim=True)
+        targets = (self.targets * weight).sum(1, keepdim=True)
+        return _solve(powers, targets, series, RIDGE)[:, 0]
+
+    def solve(
+        self, output_weight: torch.Tensor, per_channel: bool = True, ridge: float = RIDGE
+    ) -> torch.Tensor:
+        """Coefficients in ascending powers, [degree + 1, channels], float64.
+
+        A channel that the data leaves open (it is always off, or its gate never moves) gets the layer's
+        shared polynomial, towards which ``ridge`` pulls; with ``per_channel=False`` all channels get it.
+        """
+        prior = self.shared(output_weight)[:, None].expand(-1, self.powers.shape[1])
+        if not per_channel:
+            return prior.clone()
+        return _solve(self.powers, self.targets, prior, ridge)
+
+
+def _solve(powers: torch.Tensor, targets: torch.Tensor, prior: torch.Tensor, ridge: float) -> torch.Tensor:
+    """Solve all channels' normal equations, each in units of its own gate.
+
+    In x = g / s with s the weighted root mean square of g, the matrix has entries of order one whatever
+    the channel's range; without that, g^8 of a wide channel would drown everything else.
+    """
+    degree = targets.shape[0] - 1
+    total = powers[0]
+    floor = 1e-12 * total.mean() + torch.finfo(torch.float64).tiny
+    scale = (powers[2] / (total + floor)).sqrt().clamp_min(1e-3)
+    index = torch.arange(degree + 1)
+    units = scale[None] ** torch.arange(2 * degree + 1)[:, None]
+    matrix = (powers / units)[index[:, None] + index[None, :]].permute(2, 0, 1)
+    right = (targets / units[: degree + 1]).T
+    pull = (ridge * total + floor)[:, None]
+    matrix = matrix + pull[..., None] * torch.eye(degree + 1, dtype=torch.float64)
+    right = right + pull * (prior * units[: degree + 1]).T
+    solution = torch.linalg.solve(matrix, right[..., None])[..., 0]
+    return solution.T / units[: degree + 1]
