@@ -1,0 +1,39 @@
+"""What an operator declares that it costs, before anything runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+RING_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Online cost of one call at one party: bytes it sends, rounds, and the tuples it consumes.
+
+    Costs of steps that depend on each other add up; ``beside`` joins two that share their rounds.
+    """
+
+    bytes_sent: int = 0
+    rounds: int = 0
+    tuples: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.bytes_sent + other.bytes_sent, self.rounds + other.rounds, self.tuples + other.tuples
+        )
+
+    def __mul__(self, times: int) -> Cost:
+        tuples = Counter({kind: count * times for kind, count in self.tuples.items()})
+        return Cost(self.bytes_sent * times, self.rounds * times, tuples)
+
+    __rmul__ = __mul__
+
+
+def opening(elements: int, kind: str, tuples: int) -> Cost:
+    """One round in which each party sends ``elements`` ring elements and ``tuples`` of ``kind`` are used."""
+    return Cost(RING_BYTES * elements, 1, Counter({kind: tuples}) if tuples else Counter())
+
+
+FREE = Cost()

@@ -1,0 +1,55 @@
+"""The guard: no value is opened unless a fresh mask covers it, or the plan says that it is an output.
+
+Providers report the shape of every mask they hand out. An opening must be of exactly the masks that are
+outstanding, which it then uses up; anything else (a tensor decrypted in the middle, a mask used twice)
+raises. The one planned exception, the output, is announced by name.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+
+class UnexpectedOpening(RuntimeError):
+    """Something was about to be opened that no mask covers: a defect, never a user's mistake."""
+
+
+class Guard:
+    """Counts masked openings and refuses unmasked ones that nobody announced."""
+
+    def __init__(self) -> None:
+        self.masked = 0
+        self.unmasked: list[str] = []
+        self._masks: deque[tuple[int, ...]] = deque()
+        self._allowed: str | None = None
+
+    def issue(self, shapes: Iterable[Sequence[int]]) -> None:
+        """Fresh masks of these shapes have been handed out."""
+        self._masks.extend(tuple(shape) for shape in shapes)
+
+    def opening(self, shapes: Sequence[Sequence[int]]) -> None:
+        """Tensors of these shapes are about to be opened together; raises UnexpectedOpening."""
+        wanted = [tuple(shape) for shape in shapes]
+        if self._allowed is not None:
+            self.unmasked.append(self._allowed)
+            return
+        covering = [self._masks.popleft() for _ in range(min(len(wanted), len(self._masks)))]
+        if covering != wanted:
+            raise UnexpectedOpening(f"opening {wanted} without masks (outstanding masks: {covering})")
+        self.masked += len(wanted)
+
+    @contextmanager
+    def output(self, name: str) -> Iterator[None]:
+        """Allow one unmasked opening, the planned output ``name``, inside this block."""
+        if self._masks:
+            raise UnexpectedOpening(f"masks were handed out and never used before the output {name}")
+        before = len(self.unmasked)
+        self._allowed = name
+        try:
+            yield
+        finally:
+            self._allowed = None
+        if len(self.unmasked) - before > 1:
+            raise UnexpectedOpening(f"more than one value was opened as the output {name}")

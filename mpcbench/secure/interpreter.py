@@ -1,0 +1,94 @@
+"""The secure interpreter: a graph, run on shares, every node under its own scope of the ledger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from mpcbench.errors import UserError
+from mpcbench.graph.interpreter import Interpreter
+from mpcbench.graph.secure_graph import Node
+from mpcbench.graph.shares import ShareFolder
+from mpcbench.secure.communicator import LinkCommunicator
+from mpcbench.secure.protocol import Protocol
+from mpcbench.secure.substrate import crypten
+
+CLIENT = 1
+
+
+class SecureInterpreter(Interpreter[Any]):
+    """Runs the graph of one party's share folder under a protocol.
+
+    Call after :func:`~mpcbench.secure.substrate.install`. Raises UserError when the shares were cut for
+    another fixed-point format than the protocol's.
+    """
+
+    def __init__(self, folder: ShareFolder, protocol: Protocol, communicator: LinkCommunicator):
+        super().__init__(folder.graph)
+        bits = protocol.fixed_point.fraction_bits
+        if folder.fraction_bits != bits:
+            raise UserError(
+                f"The shares have {folder.fraction_bits} fraction bits and protocol {protocol.name} wants "
+                f"{bits}: export the model for this protocol."
+            )
+        self.communicator = communicator
+        self.operators = protocol.operators
+        self.client = CLIENT if communicator.get_world_size() > 1 else 0
+        self.public = folder.public
+        self.weights = self._load(folder, bits)
+        # Merging a configuration takes CrypTen a millisecond, so it is done once a node, not once a call.
+        self._configs = {node.name: self._config(node) for node in self.graph.nodes if node.op != "tokens"}
+
+    def call(self, node: Node, inputs: list[Any]) -> Any:
+        if node.op == "embedding" and self.graph.embedding == "client":
+            return inputs[0]  # the client looked its own tokens up
+        operator = self.operators[node.op]
+        usual = crypten.cfg.config
+        crypten.cfg.set_config(self._configs[node.name])
+        try:
+            with self.communicator.ledger.scope("online", node.layer, node.module, node.op):
+                return operator.run(node, inputs, [self.weights[name] for name in node.weights])
+        finally:
+            crypten.cfg.set_config(usual)
+
+    def infer(self, tokens: torch.Tensor | None, count: int) -> torch.Tensor | None:
+        """One forward pass over ``count`` tokens, which the client gives as (1, count) of int64.
+
+        Returns the logits (V,) of the last position to the client and None to the other party.
+        """
+        ledger, guard = self.communicator.ledger, self.communicator.guard
+        with ledger.scope("online", None, "input", "input"):
+            shared = self._share_input(tokens, count)
+        logits = self.run(shared)
+        with ledger.scope("online", None, "output", "output"), guard.output("logits of the last position"):
+            opened = logits.get_plain_text(dst=self.client)
+        return opened.flatten() if self.communicator.get_rank() == self.client else None
+
+    def _share_input(self, tokens: torch.Tensor | None, count: int) -> Any:
+        """The client's embedded tokens, or its one-hot rows, as a fresh sharing (no communication)."""
+        graph = self.graph
+        table = next(node.weights[0] for node in graph.nodes if node.op == "embedding")
+        private = graph.embedding == "private"
+        width = graph.vocab_size if private else graph.weights[table].shape[1]
+        value = torch.zeros(1, count, width, dtype=torch.int64 if private else torch.float32)
+        if self.communicator.get_rank() == self.client:
+            if private:
+                value.scatter_(2, tokens.unsqueeze(-1), 1)
+            else:
+                value = self.public[table][tokens]
+        precision = 0 if private else None
+        return crypten.cryptensor(value, src=self.client, precision=precision)
+
+    def _load(self, folder: ShareFolder, bits: int) -> dict[str, Any]:
+        weights: dict[str, Any] = dict(folder.public)
+        for node in self.graph.nodes:
+            for name in node.weights:
+                if name in folder.shares and name not in weights:
+                    share = self.operators[node.op].prepare(folder.shares[name])
+                    weights[name] = crypten.mpc.MPCTensor.from_shares(share, precision=bits)
+        return weights
+
+    def _config(self, node: Node) -> Any:
+        with crypten.cfg.temp_override(dict(self.operators[node.op].settings(node))):
+            return crypten.cfg.config

@@ -1,0 +1,117 @@
+"""The ledger: every byte, round and second, entered under the operator that caused it.
+
+A stack of scopes says who causes what happens now; the communicator and the provider enter traffic and
+correlated randomness under the scope on top. Nothing is ever reset. Time is exclusive: a second belongs
+to the innermost scope open while it passed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from mpcbench.records.schema import Phase
+
+
+class Scope(NamedTuple):
+    """Whose traffic it is."""
+
+    phase: Phase
+    layer: int | None
+    module: str
+    operator: str
+
+
+@dataclass
+class Tally:
+    """What one scope has caused at this party."""
+
+    calls: int = 0
+    bytes_sent: int = 0
+    rounds: int = 0
+    seconds: float = 0.0
+    wait_seconds: float = 0.0
+    tuples: Counter[str] = field(default_factory=Counter)
+
+    def as_json(self) -> dict:
+        """Plain data, for the other party."""
+        return {**vars(self), "tuples": dict(self.tuples)}
+
+
+class Ledger:
+    """One party's ledger of one stretch of work, such as one inference."""
+
+    def __init__(self) -> None:
+        self.tallies: dict[Scope, Tally] = {}
+        self._stack: list[Scope] = []
+        self._mark = time.perf_counter()
+
+    @contextmanager
+    def scope(self, phase: Phase, layer: int | None, module: str, operator: str) -> Iterator[None]:
+        """Enter everything that happens inside under this scope."""
+        with self._push(Scope(phase, layer, module, operator)):
+            yield
+
+    @contextmanager
+    def offline(self) -> Iterator[None]:
+        """Enter what happens inside as the current operator's offline phase."""
+        with self._push(self._top()._replace(phase="offline")):
+            yield
+
+    @contextmanager
+    def _push(self, scope: Scope) -> Iterator[None]:
+        self._settle()
+        self._stack.append(scope)
+        self._tally(scope).calls += 1
+        try:
+            yield
+        finally:
+            self._settle()
+            self._stack.pop()
+
+    def sent(self, nbytes: int, rounds: int, waited: float) -> None:
+        """Enter a transmission: payload bytes sent, rounds it took, seconds spent waiting."""
+        tally = self._tally(self._top())
+        tally.bytes_sent += nbytes
+        tally.rounds += rounds
+        tally.wait_seconds += waited
+
+    def tuples(self, kind: str, count: int) -> None:
+        """Enter correlated randomness that was consumed."""
+        self._tally(self._top()).tuples[kind] += count
+
+    def total(self, phase: Phase) -> Tally:
+        """The sum over one phase."""
+        result = Tally()
+        for scope, tally in self.tallies.items():
+            if scope.phase == phase:
+                result.calls += tally.calls
+                result.bytes_sent += tally.bytes_sent
+                result.rounds += tally.rounds
+                result.seconds += tally.seconds
+                result.wait_seconds += tally.wait_seconds
+                result.tuples += tally.tuples
+        return result
+
+    def as_json(self) -> list[dict]:
+        """Plain data: one object a scope."""
+        return [{**scope._asdict(), **tally.as_json()} for scope, tally in self.tallies.items()]
+
+    def _top(self) -> Scope:
+        if not self._stack:
+            raise RuntimeError("traffic outside every scope of the ledger")
+        return self._stack[-1]
+
+    def _tally(self, scope: Scope) -> Tally:
+        return self.tallies.setdefault(scope, Tally())
+
+    def _settle(self) -> None:
+        """Give the time since the last change of scope to the scope on top."""
+        now = time.perf_counter()
+        if self._stack:
+            self._tally(self._stack[-1]).seconds += now - self._mark
+        self._mark = now

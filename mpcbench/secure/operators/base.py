@@ -1,0 +1,73 @@
+"""An operator protocol: what it computes, where that comes from, what it costs, and the code, side by side.
+
+An implementation is one small class in one small file. The shared test (``tests/secure/operators``) runs
+every registered implementation on its own sample with two processes and holds it to what it declares:
+value within ``error`` of the plaintext oracle, bytes, rounds and tuples exactly ``cost``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from mpcbench.cost.declared import Cost
+from mpcbench.graph.secure_graph import Node
+
+Shape = tuple[int, ...]
+
+
+class Params(BaseModel):
+    """Parameters that a protocol file may set; unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sample:
+    """Inputs and weights on which the shared test runs an implementation, with the node they belong to."""
+
+    def __init__(self, node: Node, inputs: Sequence[torch.Tensor], weights: Sequence[torch.Tensor] = ()):
+        self.node, self.inputs, self.weights = node, list(inputs), list(weights)
+
+
+class Operator(ABC):
+    """One implementation of one operator of the graph.
+
+    ``name`` is what protocol files call it, ``op`` the graph operator it implements, ``source`` the
+    paper and section (or file) it follows, ``domain`` the inputs for which it is right, and ``error``
+    the largest absolute error to expect there at 16 fraction bits.
+    """
+
+    name: ClassVar[str]
+    op: ClassVar[str]
+    source: ClassVar[str]
+    domain: ClassVar[str]
+    error: ClassVar[float]
+    Params: ClassVar[type[Params]] = Params
+
+    def __init__(self, params: Params):
+        self.params = params
+
+    @classmethod
+    @abstractmethod
+    def sample(cls) -> Sample:
+        """What the shared test runs: shapes as in a real layer, values across the domain."""
+
+    @abstractmethod
+    def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
+        """Online cost at one party, from shapes alone."""
+
+    @abstractmethod
+    def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
+        """The operator on shares. Secret values are CrypTen tensors, public ones torch tensors."""
+
+    def prepare(self, share: torch.Tensor) -> torch.Tensor:
+        """A chance to lay a stored weight out once, before the first inference."""
+        return share
+
+    def settings(self, node: Node) -> Mapping[str, Any]:
+        """Dotted keys of CrypTen's configuration that hold while this operator runs ``node``."""
+        return {}

@@ -1,0 +1,123 @@
+"""Gated linear units on stock CrypTen: SwiGLU, and what replaces it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from mpcbench.compat import import_crypten
+from mpcbench.cost import crypten as price
+from mpcbench.cost.declared import Cost
+from mpcbench.graph.secure_graph import Node
+from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
+
+
+def _gate_and_up() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    gate = torch.linspace(-8, 8, 4 * 48).reshape(1, 4, 48)
+    return [gate, torch.randn(1, 4, 48, generator=generator)]
+
+
+class SwiGLU(Operator):
+    """silu(g) · u, where silu(g) = g · sigmoid(g) and the sigmoid is CrypTen's reciprocal method.
+
+    CrypTen runs that method with settings of its own, whatever its configuration says: 9 squarings for
+    the reciprocal (unused, the start is public) and 3 Newton steps.
+    """
+
+    name, op = "crypten.swiglu", "swiglu"
+    source = "SwiGLU (Shazeer, 2020); CrypTen, section 4.2; approximations.py: sigmoid"
+    domain = "|g| < 2^8 exp_iterations; exp is a limit that degrades beyond |g| of about 30"
+    error = 2e-2
+
+    class Params(Params):
+        """``exp_iterations``: squarings in exp (CrypTen's default 8)."""
+
+        exp_iterations: int = 8
+
+    @classmethod
+    def sample(cls) -> Sample:
+        return Sample(Node("y", cls.op), _gate_and_up())
+
+    def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
+        n = math.prod(inputs[0])
+        return price.sigmoid(n, self.params.exp_iterations) + 2 * price.mul(n)
+
+    def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
+        gate, up = inputs
+        return gate * gate.sigmoid() * up
+
+    def settings(self, node: Node) -> Mapping[str, Any]:
+        return {"functions.exp_iterations": self.params.exp_iterations}
+
+
+class QuadraticGLU(Operator):
+    """(g² + d) · u with the coefficients folded into the weights: one square, one product."""
+
+    name, op = "crypten.quadratic_glu", "quadratic_glu"
+    source = "folding: mpcbench/graph/fold.py; beaver.py: square, mul"
+    domain = "g² + d < 2^15, product < 2^15"
+    error = 5e-3
+
+    @classmethod
+    def sample(cls) -> Sample:
+        offsets = torch.linspace(-2, 2, 48)
+        return Sample(Node("y", cls.op, weights=("d",)), _gate_and_up(), [offsets])
+
+    def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
+        n = math.prod(inputs[0])
+        return price.square(n) + price.mul(n)
+
+    def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
+        gate, up = inputs
+        return (gate.square() + weights[0]) * up
+
+
+class PolynomialGLU(Operator):
+    """p_j(g) · u with secret coefficients, for degrees 2 to 4 that do not fold.
+
+    Powers by squarings and one product, all multiplied with their coefficients in one round.
+    """
+
+    name, op = "crypten.polynomial_glu", "polynomial_glu"
+    source = "beaver.py: square, mul"
+    domain = "g^degree < 2^15, product < 2^15"
+    error = 5e-2
+
+    @classmethod
+    def sample(cls) -> Sample:
+        gate, up = _gate_and_up()
+        generator = torch.Generator().manual_seed(4)
+        coefficients = torch.randn(5, 48, generator=generator) * torch.tensor([1, 1, 0.3, 0.1, 0.02])[:, None]
+        node = Node("y", cls.op, weights=("c",), attrs={"degree": 4})
+        return Sample(node, [gate / 2, up], [coefficients])
+
+    def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
+        n, degree = math.prod(inputs[0]), weights[0][0] - 1
+        powers = price.square(n)
+        if degree == 3:
+            powers += price.mul(n)
+        if degree == 4:
+            # One batch holds g² · g and g² · g²: both operands are opened in full.
+            powers += price.mul(2 * n)
+        terms = price.mul(degree * n, degree * weights[0][1], degree * n)
+        return powers + terms + price.mul(n)
+
+    def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
+        crypten = import_crypten()
+        gate, up = inputs
+        coefficients = weights[0]
+        powers = [gate, gate.square()]
+        if coefficients.size(0) == 4:
+            powers.append(powers[1] * gate)
+        if coefficients.size(0) == 5:
+            higher = crypten.stack([powers[1], powers[1]]) * crypten.stack([gate, powers[1]])
+            powers += [higher[0], higher[1]]
+        terms = crypten.stack(powers) * coefficients[1:].reshape(-1, *[1] * (gate.dim() - 1), gate.size(-1))
+        return (terms.sum(0) + coefficients[0]) * up
+
+
+OPERATORS = (SwiGLU, QuadraticGLU, PolynomialGLU)

@@ -1,0 +1,108 @@
+"""Operators that need no communication: sums, views, and products with public numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from mpcbench.cost.declared import FREE, Cost
+from mpcbench.graph.interpreter import rope_tables
+from mpcbench.graph.secure_graph import Node
+from mpcbench.secure.operators.base import Operator, Sample, Shape
+
+
+class _Local(Operator):
+    """Exact on shares, for all inputs, at no cost."""
+
+    source = "linearity of additive sharing"
+    domain = "all"
+    error = 1e-4
+
+    def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
+        return FREE
+
+
+def _values(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+class Add(_Local):
+    name, op = "local.add", "add"
+
+    @classmethod
+    def sample(cls) -> Sample:
+        return Sample(Node("y", cls.op), [_values(1, 5, 8), _values(1, 5, 8) * 3])
+
+    def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
+        return inputs[0] + inputs[1]
+
+
+class Reshape(_Local):
+    name, op = "local.reshape", "reshape"
+
+    @classmethod
+    def sample(cls) -> Sample:
+        return Sample(Node("y", cls.op, attrs={"shape": [1, -1, 2, 4]}), [_values(1, 5, 8)])
+
+    def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
+        return inputs[0].reshape(*node.attrs["shape"])
+
+
+class Transpose(_Local):
+    name, op = "local.transpose", "transpose"
+
+    @classmethod
+    def sample(cls) -> Sample:
+        return Sample(Node("y", cls.op, attrs={"dims": [1, 2]}), [_values(1, 5, 2, 4)])
+
+    def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
+        return inputs[0].transpose(*node.attrs["dims"])
+
+
+class LastToken(_Local):
+    name, op = "local.last_token", "last_token"
+
+    @classmethod
+    def sample(cls) -> Sample:
+        return Sample(Node("y", cls.op), [_values(1, 5, 8)])
+
+    def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
+        return inputs[0][:, -1:]
+
+
+class Output(_Local):
+    """Names the value that the party program opens to the client; opening it is not the graph's business."""
+
+    name, op = "local.output", "output"
+
+    @classmethod
+    def sample(cls) -> Sample:
+        return Sample(Node("y", cls.op), [_values(1, 1, 8)])
+
+    def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
+        return inputs[0]
+
+
+class Rope(_Local):
+    """Rotary embedding with public tables: products with public numbers, each truncated locally."""
+
+    name, op = "local.rope", "rope"
+    source = "RoFormer (Su et al., 2021), section 3.2.2; public tables"
+    error = 2e-4
+
+    @classmethod
+    def sample(cls) -> Sample:
+        frequencies = 10000.0 ** (-torch.arange(0, 8, 2) / 8)
+        return Sample(Node("y", cls.op, attrs={"scale": 1.0}), [_values(1, 3, 7, 8) * 5], [frequencies])
+
+    def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
+        x = inputs[0]
+        cos, sin = rope_tables(weights[0], x.size(-2), node.attrs["scale"])
+        half = x.size(-1) // 2
+        turned = type(x).cat([-x[..., half:], x[..., :half]], dim=-1)
+        return x * cos + turned * sin
+
+
+OPERATORS = (Add, Reshape, Transpose, LastToken, Output, Rope)

@@ -1,0 +1,141 @@
+"""Protocol files: which implementation of every operator, with which parameters, on which numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import mpcbench
+from mpcbench.errors import UserError
+from mpcbench.graph.secure_graph import OPERATORS
+from mpcbench.secure.operators import REGISTRY, Operator
+
+PROVIDERS = {
+    "first-party": "party 0 samples every tuple in the clear (CrypTen's trusted first party): insecure",
+}
+_IMPLIED = {"tokens"}  # the input: the party program shares it
+
+
+class FixedPoint(BaseModel):
+    """Numbers are multiples of 2^-fraction_bits in Z_2^ring_bits."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ring_bits: Literal[64] = 64
+    fraction_bits: int = 16
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    summary: str
+    reference: str
+    fixed_point: FixedPoint
+    provider: str
+    threat_model: str
+    operators: dict[str, str | dict]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A protocol file, checked, with one operator implementation for every operator of the graph."""
+
+    name: str
+    summary: str
+    fixed_point: FixedPoint
+    provider: str
+    threat_model: str
+    operators: dict[str, Operator]
+    settings: dict
+
+    def sha256(self) -> str:
+        """Hash of the settings; both parties compare it before they start."""
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+
+
+def folders() -> list[Path]:
+    """Where protocol files lie: inside an installed package, or beside it in a checkout."""
+    package = Path(mpcbench.__file__).parent
+    return [folder for folder in (package / "protocols", package.parent / "protocols") if folder.is_dir()]
+
+
+def available() -> dict[str, Path]:
+    """Packaged protocols by name."""
+    files = (file for folder in folders() for file in sorted(folder.glob("*.yaml")))
+    return {file.stem: file for file in files}
+
+
+def load_protocol(name: str) -> Protocol:
+    """The packaged protocol of this name, or the one in a YAML file.
+
+    Raises UserError naming file, field, and what is allowed there.
+    """
+    packaged = available()
+    path = packaged.get(name) or Path(name)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        known = ", ".join(sorted(packaged))
+        raise UserError(f"There is no protocol {name}: choose {known}, or name a YAML file.") from None
+    try:
+        body = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path} is not YAML{where}: {getattr(error, 'problem', error)}.") from None
+    return parse_protocol(body, str(path))
+
+
+def parse_protocol(body: object, origin: str) -> Protocol:
+    """Check the content of a protocol file; raises UserError as :func:`load_protocol` does."""
+    try:
+        file = _File.model_validate(body)
+    except ValidationError as error:
+        raise UserError(_describe(error, origin, _File.model_fields)) from None
+    _choose(file.provider, PROVIDERS, f"{origin}: provider")
+    operators = {op: _operator(op, entry, origin) for op, entry in file.operators.items()}
+    missing = sorted(set(OPERATORS) - set(operators) - _IMPLIED)
+    if missing:
+        raise UserError(f"{origin} names no implementation of {', '.join(missing)}: add it under operators.")
+    settings = file.model_dump()
+    return Protocol(
+        file.name, file.summary, file.fixed_point, file.provider, file.threat_model, operators, settings
+    )
+
+
+def _operator(op: str, entry: str | dict, origin: str) -> Operator:
+    _choose(op, set(OPERATORS) - _IMPLIED, f"{origin}: operator")
+    options = {"use": entry} if isinstance(entry, str) else dict(entry)
+    allowed = sorted(name for name, kind in REGISTRY.items() if kind.op == op)
+    name = options.pop("use", None)
+    _choose(name, allowed, f"{origin}: implementation of {op}")
+    kind = REGISTRY[name]
+    try:
+        return kind(kind.Params(**options))
+    except (ValidationError, TypeError) as error:
+        if isinstance(error, TypeError):
+            raise UserError(f"{origin}: parameters of {op} must have names that are words.") from None
+        raise UserError(_describe(error, f"{origin}: {name}", kind.Params.model_fields)) from None
+
+
+def _choose(value: object, allowed: Iterable[str], what: str) -> None:
+    options = sorted(allowed)
+    if value not in options:
+        raise UserError(f"{what} {value!r} is unknown: choose {', '.join(options)}.")
+
+
+def _describe(error: ValidationError, origin: str, fields: Iterable[str]) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the whole file"
+    if first["type"] == "extra_forbidden":
+        allowed = ", ".join(sorted(fields)) or "none"
+        return f"{origin}: parameter {where!r} is unknown: allowed are {allowed}."
+    return f"{origin}: {where}: {first['msg']}."
