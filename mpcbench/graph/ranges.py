@@ -7,7 +7,7 @@ and part of every record through the graph's hash.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -51,14 +51,8 @@ class Observer(PlaintextInterpreter):
         seen[0], seen[1] = min(seen[0], low), max(seen[1], high)
 
 
-def observe(
-    graph: SecureGraph, weights: Mapping[str, torch.Tensor], texts: Iterable[torch.Tensor]
-) -> SecureGraph:
-    """The same graph with ``attrs["range"]`` filled in from token-id tensors of shape (1, S), S >= 2."""
-    observer = Observer(graph, weights)
-    with torch.no_grad():
-        for tokens in texts:
-            observer.run(tokens)
+def observe(graph: SecureGraph, observer: Observer) -> SecureGraph:
+    """The same graph with ``attrs["range"]`` filled in from what ``observer`` has seen."""
     nodes = [
         replace(node, attrs={**node.attrs, "range": observer.ranges[node.name]})
         if node.name in observer.ranges

@@ -9,6 +9,7 @@ alone is uniformly random bits and reveals no weight; both together are the weig
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import shutil
@@ -16,7 +17,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -50,8 +50,8 @@ def encode(values: torch.Tensor, fraction_bits: int) -> torch.Tensor:
 
 def uniform(shape: tuple[int, ...]) -> torch.Tensor:
     """Uniform int64 from the operating system's generator: masks must not come from a simulation PRNG."""
-    count = int(np.prod(shape, dtype=np.int64))
-    return torch.from_numpy(np.frombuffer(bytearray(os.urandom(8 * count)), dtype=np.int64)).reshape(shape)
+    words = bytearray(os.urandom(8 * math.prod(shape)))
+    return torch.frombuffer(words, dtype=torch.int64).reshape(shape)
 
 
 def write_shares(

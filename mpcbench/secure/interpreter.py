@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ class SecureInterpreter(Interpreter[Any]):
     """Runs the graph of one party's share folder under a protocol.
 
     Call after :func:`~mpcbench.secure.substrate.install`. Raises UserError when the shares were cut for
-    another fixed-point format than the protocol's.
+    another fixed-point format than the protocol's. ``on_node`` is called before every node, for progress.
     """
 
     def __init__(self, folder: ShareFolder, protocol: Protocol, communicator: LinkCommunicator):
@@ -35,12 +36,14 @@ class SecureInterpreter(Interpreter[Any]):
         self.communicator = communicator
         self.operators = protocol.operators
         self.client = CLIENT if communicator.get_world_size() > 1 else 0
+        self.on_node: Callable[[], None] = lambda: None
         self.public = folder.public
         self.weights = self._load(folder, bits)
         # Merging a configuration takes CrypTen a millisecond, so it is done once a node, not once a call.
         self._configs = {node.name: self._config(node) for node in self.graph.nodes if node.op != "tokens"}
 
     def call(self, node: Node, inputs: list[Any]) -> Any:
+        self.on_node()
         if node.op == "embedding" and self.graph.embedding == "client":
             return inputs[0]  # the client looked its own tokens up
         operator = self.operators[node.op]
@@ -62,8 +65,11 @@ class SecureInterpreter(Interpreter[Any]):
             shared = self._share_input(tokens, count)
         logits = self.run(shared)
         with ledger.scope("online", None, "output", "output"), guard.output("logits of the last position"):
-            opened = logits.get_plain_text(dst=self.client)
-        return opened.flatten() if self.communicator.get_rank() == self.client else None
+            opened = logits.reveal(dst=self.client)
+        if self.communicator.get_rank() != self.client:
+            return None
+        # Not CrypTen's decode, which returns negative values just above an integer 1.0 too low.
+        return (opened.flatten().double() / logits.encoder.scale).float()
 
     def _share_input(self, tokens: torch.Tensor | None, count: int) -> Any:
         """The client's embedded tokens, or its one-hot rows, as a fresh sharing (no communication)."""

@@ -1,0 +1,75 @@
+"""``mpcbench compare``: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mpcbench.cli.output import json_option, messages
+from mpcbench.cli.workload import settings, workload_options, writable
+
+if TYPE_CHECKING:
+    from mpcbench.records.schema import Record
+
+
+def _counts(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter("give numbers with commas between them, such as 0,8,16") from None
+
+
+@click.command()
+@click.option("--model", default="smollm2-135m", show_default=True, help="Name, Hub id, folder or .gguf file.")
+@click.option("--layers", callback=_counts, default="0,8,16", show_default=True, help="Numbers of polynomial layers.")
+@click.option("--degree", type=int, default=2, show_default=True, help="Degree of the polynomials: 2, 3 or 4.")
+@click.option("--placement", default="least-sensitive", show_default=True,
+              help="Which layers: least-sensitive, first, last.")  # fmt: skip
+@workload_options
+@json_option
+def command(
+    model: str, layers: list[int], degree: int, placement: str, calibration_data: str | None,
+    task_data: Path | None, limit: int | None, results: Path, as_json: bool, **options: object,
+) -> None:  # fmt: skip
+    """Measure a model with several numbers of polynomial layers under two-party computation.
+
+    Writes one record a number of layers, tables (CSV, Markdown, LaTeX) and figures (PDF, PNG) to
+    --results, and prints the table. Called again after an interruption, it goes on where it stopped.
+    """
+    from mpcbench.checkpoints import load
+    from mpcbench.cli.progress import progress_bars
+    from mpcbench.distill import calibration_texts
+    from mpcbench.hub import reachable
+    from mpcbench.pipeline.compare import Comparison, check_counts, compare
+
+    reachable()
+    writable(results)
+    texts = calibration_texts(calibration_data)
+    with progress_bars() as shown:
+        shown.stage(f"loading {model}")
+        original = load(model)
+        check_counts(layers, original.model.config.num_hidden_layers)
+        plan = Comparison(
+            model, layers, degree, placement, texts, settings(original, **options), task_data, limit, results
+        )
+        records = compare(plan, original, shown.step, shown.stage)
+    _report(records, results, as_json)
+
+
+def _report(records: list[Record], results: Path, as_json: bool) -> None:
+    from rich.console import Console
+
+    from mpcbench.records.store import to_json
+    from mpcbench.report.figures import write_figures
+    from mpcbench.report.tables import write_tables
+    from mpcbench.report.terminal import WIDTH, terminal_table
+
+    written = [*write_tables(records, results), *write_figures(records, results)]
+    if as_json:
+        click.echo(to_json(records))
+    else:
+        Console(width=WIDTH).print(terminal_table(records))
+    messages().print(f"wrote {len(records)} records and {len(written)} tables and figures to {results}",
+                     highlight=False, markup=False)  # fmt: skip

@@ -1,0 +1,143 @@
+"""``mpcbench party``: one party, here or on another host."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from mpcbench.parties.party import Outcome
+    from mpcbench.secure.transport import Link
+
+
+@click.command()
+@click.option("--rank", type=click.IntRange(0, 1), required=True, help="0: model owner, listens. 1: client.")
+@click.option("--rendezvous", default="127.0.0.1:29500", show_default=True, help="HOST:PORT of party 0.")
+@click.option("--shares", type=click.Path(path_type=Path), required=True, help="This party's share folder.")
+@click.option("--protocol", default="crypten", show_default=True, help="A protocol's name or YAML file.")
+@click.option("--prompt", help="Client: the text to continue.")
+@click.option("--token-ids", type=click.Path(path_type=Path), hidden=True)
+@click.option("--repetitions", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Client's.")
+@click.option("--warmups", type=click.IntRange(0, 10_000), default=0, show_default=True, help="Client's.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of this party [default: half the cores].")
+@click.option("--wait", type=click.FloatRange(0.1), default=10, show_default=True, help="Seconds for the peer to come.")
+@click.option("--patience", type=click.FloatRange(0.1), default=120, show_default=True,
+              help="Seconds that the peer may be silent once it has come.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write both parties' reports to this JSON file.")
+@click.option("--logits", type=click.Path(path_type=Path), hidden=True)
+@click.option("--events", is_flag=True, hidden=True)
+def command(rank: int, rendezvous: str, shares: Path, wait: float, patience: float, events: bool, **options) -> None:  # noqa: ANN003
+    """Start one party of a two-party run; start the other one too, here or on another host.
+
+    Party 0 owns the model and listens at --rendezvous; party 1 owns the prompt and connects there.
+    Each names its own folder of the same `mpcbench export`.
+    """
+    if events:
+        threading.Thread(target=_end_with_launcher, daemon=True).start()
+    # Listening comes before the heavy imports, so that the client can connect meanwhile.
+    link = _meet(rank, rendezvous, wait, patience, events)
+    try:
+        outcome = _take_part(rank, shares, link, events, **options)
+    finally:
+        link.close()
+    if not events:
+        _print(outcome, rank, shares)
+
+
+def _end_with_launcher() -> None:
+    """The launcher holds our standard input open; when it is gone, so are we."""
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
+
+
+def _meet(rank: int, rendezvous: str, wait: float, patience: float, events: bool) -> Link:
+    from mpcbench.parties.handshake import address
+    from mpcbench.secure.transport import accept, connect, listen
+
+    host, port = address(rendezvous)
+    peer = ("party 1 (client)", "party 0 (model owner)")[rank]
+    if rank == 1:
+        return connect(host, port, peer, wait, patience)
+    with listen(host, port) as server:
+        if events:
+            _emit({"event": "listening", "port": server.getsockname()[1]})
+        else:
+            click.echo(f"Listening on {host}:{server.getsockname()[1]} for {peer}.", err=True)
+        return accept(server, peer, wait, patience)
+
+
+def _take_part(
+    rank: int, shares: Path, link: Link, events: bool, *, protocol: str, prompt: str | None,
+    token_ids: Path | None, repetitions: int, warmups: int, threads: int | None, out: Path | None,
+    logits: Path | None,
+) -> Outcome:  # fmt: skip
+    from safetensors.torch import load_file, save_file
+
+    from mpcbench.errors import UserError
+    from mpcbench.parties.party import Job, take_part
+    from mpcbench.secure.protocol import load_protocol
+
+    try:
+        tokens = None
+        if rank == 1:
+            if (prompt is None) == (token_ids is None):
+                raise UserError("The client needs a prompt: give --prompt TEXT.")
+            tokens = load_file(token_ids)["tokens"] if token_ids else _tokenize(shares, prompt)
+        threads = threads or max(1, (os.cpu_count() or 2) // 2)
+        job = Job(rank, shares, load_protocol(protocol), threads, tokens, repetitions, warmups)
+    except UserError as error:
+        link.fail(str(error))
+        raise
+    outcome = take_part(job, link, _reporter(events))
+    if out is not None:
+        reports = [result.model_dump() for result in outcome.results]
+        out.write_text(json.dumps(reports), encoding="utf-8")
+    if logits is not None and outcome.logits is not None:
+        save_file({"logits": outcome.logits}, logits)
+    return outcome
+
+
+def _tokenize(shares: Path, prompt: str):  # noqa: ANN202 (a torch tensor, imported late)
+    from mpcbench.errors import UserError
+    from mpcbench.pipeline.export import read_tokenizer
+
+    tokens = read_tokenizer(shares)(prompt, return_tensors="pt").input_ids
+    if tokens.shape[1] < 2:
+        raise UserError("The prompt is shorter than two tokens: give a longer --prompt.")
+    return tokens
+
+
+def _reporter(events: bool):  # noqa: ANN202
+    if events:
+        return lambda what, done, total: _emit({"event": "progress", "what": what, "done": done, "total": total})
+    from mpcbench.cli.progress import reporter
+
+    return reporter()
+
+
+def _emit(event: dict) -> None:
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
+
+
+def _print(outcome: Outcome, rank: int, shares: Path) -> None:
+    from mpcbench.parties.result import merge_latency, merge_ledgers
+
+    ledger, latency = merge_ledgers(outcome.results), merge_latency(outcome.results)
+    online = ledger.online
+    click.echo(
+        f"online: {online.bytes / 1e6:.3f} MB by both parties, {online.rounds} rounds, "
+        f"{latency.median_seconds:.2f} s (median of {len(latency.online_seconds)})"
+    )
+    if outcome.logits is not None:
+        from mpcbench.pipeline.export import read_tokenizer
+
+        text = read_tokenizer(shares).decode([int(outcome.logits.argmax())])
+        click.echo(f"next token: {text!r}")

@@ -1,0 +1,80 @@
+"""Options that ``run`` and ``compare`` share: what is computed, under which protocol, how often."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from mpcbench.checkpoints import Checkpoint
+    from mpcbench.pipeline.measure import Settings
+
+DEFAULT_PROMPT = "The sun rises in the east and sets in the west. The capital of France is"
+
+_OPTIONS = (
+    click.option("--protocol", default="crypten", show_default=True, help="A protocol's name or YAML file."),
+    click.option("--prompt", default=DEFAULT_PROMPT, show_default=True, help="The client's text."),
+    click.option("--tokens", type=click.IntRange(2), help="Cut or repeat the prompt to this many tokens."),
+    click.option(
+        "--embedding", type=click.Choice(["client", "private"]), default="client", show_default=True,
+        help="Where tokens are embedded: a public table at the client, or under MPC.",
+    ),
+    click.option("--repetitions", type=click.IntRange(1, 10_000), default=3, show_default=True, help="Timed runs."),
+    click.option("--warmups", type=click.IntRange(0, 10_000), default=1, show_default=True, help="Untimed runs."),
+    click.option("--threads", type=click.IntRange(1), help="Threads of each party [default: half the cores]."),
+    click.option("--rendezvous", default="127.0.0.1:0", show_default=True,
+                 help="HOST:PORT where the parties meet; port 0 is a free one."),
+    click.option("--calibration-data", metavar="FILE", help="Text (a passage a line) or ARC's JSONL. Default: packaged text."),
+    click.option("--task-data", type=click.Path(path_type=Path), metavar="FILE",
+                 help="Questions in ARC's JSONL format. Default: arc_easy from the Hub, or the packaged set."),
+    click.option("--limit", type=click.IntRange(1), help="Score only the first questions."),
+    click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=Path("results"),
+                 show_default=True, help="Folder for records, tables and figures."),
+)  # fmt: skip
+
+
+def workload_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add all of them."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def settings(
+    checkpoint: Checkpoint, *, protocol: str, prompt: str, tokens: int | None, embedding: str,
+    repetitions: int, warmups: int, threads: int | None, rendezvous: str,
+) -> Settings:  # fmt: skip
+    """The measurement that these options describe; raises UserError for a prompt that is too short."""
+    from mpcbench.errors import UserError
+    from mpcbench.parties.handshake import address
+    from mpcbench.pipeline.measure import Settings
+    from mpcbench.secure.protocol import load_protocol
+
+    address(rendezvous)
+    chosen = load_protocol(protocol)
+    ids = checkpoint.tokenizer(prompt, return_tensors="pt").input_ids
+    if tokens is not None and ids.shape[1]:
+        ids = ids.repeat(1, -(-tokens // ids.shape[1]))[:, :tokens]
+        prompt = checkpoint.tokenizer.decode(ids[0])
+    limit = int(checkpoint.model.config.max_position_embeddings)
+    if not 2 <= ids.shape[1] <= limit:
+        raise UserError(f"The prompt has {ids.shape[1]} tokens and the model takes 2 to {limit}: change --prompt.")
+    threads = threads or max(1, (os.cpu_count() or 2) // 2)
+    return Settings(protocol, chosen, prompt, ids, embedding, repetitions, warmups, threads, rendezvous)
+
+
+def writable(folder: Path) -> None:
+    """Fail now, not after the measurement, when results cannot be written."""
+    from mpcbench.errors import UserError
+
+    probe = folder / ".mpcbench-probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"Cannot write to {folder} ({error.strerror}): choose another --results.") from None

@@ -1,0 +1,81 @@
+"""Who is there, and do both mean the same run? Checked before anything secret moves."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import mpcbench
+from mpcbench.errors import PeerError, UserError
+from mpcbench.secure.transport import Link
+
+MAX_REPETITIONS = 10_000
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What a party says of itself. The client (party 1) fills in the workload, the model owner leaves
+    it at zero and follows."""
+
+    version: str
+    rank: int
+    sharing: str
+    graph_sha256: str
+    protocol_sha256: str
+    tokens: int = 0
+    repetitions: int = 0
+    warmups: int = 0
+
+
+def greet(link: Link, mine: Hello, max_tokens: int) -> Hello:
+    """Exchange greetings; returns the client's, which holds the workload.
+
+    Raises PeerError with one sentence that says what differs, at both parties.
+    """
+    link.send_control(asdict(mine))
+    theirs = _read(link.receive_control(), link.peer)
+    complaint = _difference(mine, theirs, link.peer) or _workload(mine, theirs, max_tokens)
+    if complaint:
+        link.fail(complaint)
+        raise PeerError(complaint)
+    return mine if mine.rank == 1 else theirs
+
+
+def _read(message: dict[str, Any], peer: str) -> Hello:
+    kinds = {"version": str, "rank": int, "sharing": str, "graph_sha256": str, "protocol_sha256": str,
+             "tokens": int, "repetitions": int, "warmups": int}  # fmt: skip
+    if set(message) != set(kinds) or any(type(message[name]) is not kind for name, kind in kinds.items()):
+        raise PeerError(f"{peer} greets in another format: install the same version of mpcbench on both sides.")
+    return Hello(**message)
+
+
+def _difference(mine: Hello, theirs: Hello, peer: str) -> str | None:
+    if theirs.version != mine.version:
+        return f"{peer} runs mpcbench {theirs.version}, this party {mine.version}: install the same version."
+    if theirs.rank == mine.rank:
+        return f"both parties are party {mine.rank}: give one --rank 0 and the other --rank 1."
+    if theirs.graph_sha256 != mine.graph_sha256:
+        return "the two share folders are of different models: use party0 and party1 of one export."
+    if theirs.sharing != mine.sharing:
+        return "the two share folders are of different exports: use party0 and party1 of one export."
+    if theirs.protocol_sha256 != mine.protocol_sha256:
+        return "the parties use different protocol files: give both the same --protocol."
+    return None
+
+
+def _workload(mine: Hello, theirs: Hello, max_tokens: int) -> str | None:
+    client = mine if mine.rank == 1 else theirs
+    if not 2 <= client.tokens <= max_tokens:
+        return f"the prompt has {client.tokens} tokens and the model takes 2 to {max_tokens}: change the prompt."
+    if not (1 <= client.repetitions <= MAX_REPETITIONS and 0 <= client.warmups <= MAX_REPETITIONS):
+        return f"repetitions must be 1 to {MAX_REPETITIONS} and warm-ups 0 to {MAX_REPETITIONS}."
+    return None
+
+
+def address(text: str) -> tuple[str, int]:
+    """``HOST:PORT`` (or ``[v6]:PORT``) in two; raises UserError when it is neither."""
+    host, _, port = text.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise UserError(f"{text!r} is not an address: write HOST:PORT, such as 127.0.0.1:29500.")
+    return host, int(port)

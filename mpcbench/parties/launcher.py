@@ -1,0 +1,177 @@
+"""Start both parties as processes of this machine, on loopback, and wait for what they report.
+
+The parties are two runs of ``mpcbench party``, as on two hosts. They write one JSON object a line on
+standard output for the launcher, and end when it ends: each watches its standard input, which closes
+with the launcher, however that dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from mpcbench.errors import PeerError, UserError
+from mpcbench.parties.party import Outcome, Progress, party_name
+from mpcbench.parties.result import PartyResult
+
+GRACE_SECONDS = 5.0
+"""How long a party may take to end after the other has failed."""
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """Both parties here: folder with ``party0`` and ``party1``, protocol name or file, token ids (1, S)."""
+
+    shares: Path
+    protocol: str
+    tokens: torch.Tensor
+    repetitions: int
+    warmups: int
+    threads: int
+    rendezvous: str = "127.0.0.1:0"
+
+
+def run_here(run: LocalRun, progress: Progress = lambda what, done, total: None) -> Outcome:
+    """Run both parties to the end.
+
+    Raises PeerError or UserError with the sentence of the party that failed first; no process is left
+    behind, also on Ctrl-C.
+    """
+    with tempfile.TemporaryDirectory(prefix="mpcbench-run-") as scratch:
+        folder = Path(scratch)
+        save_file({"tokens": run.tokens}, folder / "tokens.safetensors")
+        parties: list[_Party] = []
+        events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
+        try:
+            parties.append(_Party(0, _command(run, 0, run.rendezvous, folder), events))
+            port = _listening(parties[0], events)
+            host = run.rendezvous.rpartition(":")[0]
+            parties.append(_Party(1, _command(run, 1, f"{host}:{port}", folder), events))
+            _watch(parties, events, progress)
+        finally:
+            for party in parties:
+                party.end()
+        report = json.loads((folder / "result1.json").read_text(encoding="utf-8"))
+        results = tuple(PartyResult.model_validate(item) for item in report)
+        return Outcome(results, load_file(folder / "logits.safetensors")["logits"])
+
+
+def _command(run: LocalRun, rank: int, rendezvous: str, folder: Path) -> list[str]:
+    command = [
+        sys.executable, "-m", "mpcbench", "party", "--rank", str(rank), "--rendezvous", rendezvous,
+        "--shares", str(run.shares / f"party{rank}"), "--protocol", run.protocol,
+        "--threads", str(run.threads), "--events", "--out", str(folder / f"result{rank}.json"),
+    ]  # fmt: skip
+    if rank == 1:
+        command += [
+            "--token-ids", str(folder / "tokens.safetensors"), "--logits", str(folder / "logits.safetensors"),
+            "--repetitions", str(run.repetitions), "--warmups", str(run.warmups),
+        ]  # fmt: skip
+    return command
+
+
+class _Party:
+    """A party's process and a thread that reads its events."""
+
+    def __init__(self, rank: int, command: list[str], events: queue.Queue):
+        self.rank = rank
+        # A session of its own: Ctrl-C reaches the launcher alone, which then ends the parties in order.
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        self.errors: list[str] = []
+        self._threads = [
+            threading.Thread(target=self._read_events, args=(events,), daemon=True),
+            threading.Thread(target=self._read_errors, daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _read_events(self, events: queue.Queue) -> None:
+        for line in self.process.stdout:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # a library printed something
+            if isinstance(event, dict):
+                events.put((self.rank, event))
+        events.put((self.rank, None))
+
+    def _read_errors(self) -> None:
+        self.errors.extend(self.process.stderr)
+
+    def failure(self) -> Exception:
+        """What this party's end means for the user."""
+        code = self.process.wait()
+        self._threads[1].join(timeout=1)
+        text = "".join(self.errors).strip()
+        sentences = [line.removeprefix("mpcbench: ") for line in text.splitlines() if line.startswith("mpcbench: ")]
+        name = party_name(self.rank)
+        if code < 0:
+            return PeerError(f"{name} was killed by signal {-code}: nothing of this run is kept; run it again.")
+        if sentences and code in (UserError.exit_code, PeerError.exit_code):
+            kind = PeerError if code == PeerError.exit_code else UserError
+            return kind(f"{name}: {sentences[-1]}")
+        return RuntimeError(f"{name} ended with code {code}:\n{text}")
+
+    def end(self) -> None:
+        """End the process if it still runs; politely, then not."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout=2)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        for thread in self._threads:
+            thread.join(timeout=1)
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            stream.close()
+
+
+def _listening(party: _Party, events: queue.Queue) -> int:
+    rank, event = events.get()
+    while event is not None and "port" not in event:
+        rank, event = events.get()
+    if event is None:
+        raise party.failure()
+    return int(event["port"])
+
+
+def _watch(parties: list[_Party], events: queue.Queue, progress: Callable[[str, int, int], None]) -> None:
+    """Until both parties have ended well; raises what the first failure means."""
+    running = {party.rank for party in parties}
+    while running:
+        rank, event = events.get()
+        if event is None:
+            running.discard(rank)
+            if parties[rank].process.wait() != 0:
+                raise _first_cause(parties, rank)
+        elif rank == 1 and event.get("event") == "progress":
+            progress(event["what"], event["done"], event["total"])
+
+
+def _first_cause(parties: list[_Party], rank: int) -> Exception:
+    """A party that lost its peer says so; the peer knows better why, if it ends by itself soon."""
+    other = parties[1 - rank]
+    deadline = time.monotonic() + GRACE_SECONDS
+    mine = parties[rank].failure()
+    while isinstance(mine, PeerError) and parties[rank].process.returncode > 0 and time.monotonic() < deadline:
+        if other.process.poll() is not None:
+            return mine if other.process.returncode in (0, PeerError.exit_code) else other.failure()
+        time.sleep(0.05)
+    return mine

@@ -1,0 +1,170 @@
+"""One party's program: meet the peer, agree, set CrypTen up, run, report."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import mpcbench
+from mpcbench.graph.shares import ShareFolder, read_shares
+from mpcbench.parties.handshake import Hello, greet
+from mpcbench.parties.result import Inference, Line, PartyResult
+from mpcbench.records.schema import PartyInfo
+from mpcbench.secure.communicator import LinkCommunicator
+from mpcbench.secure.guard import Guard
+from mpcbench.secure.interpreter import SecureInterpreter
+from mpcbench.secure.ledger import Ledger
+from mpcbench.secure.protocol import Protocol
+from mpcbench.secure.provider import FirstPartyProvider
+from mpcbench.secure.substrate import install
+from mpcbench.secure.transport import Link
+
+ROLES = ("model owner", "client")
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, steps done and steps in all."""
+
+
+def party_name(rank: int) -> str:
+    """How a party is named in every message."""
+    return f"party {rank} ({ROLES[rank]})"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one party is to do. The client has ``tokens`` (1, S) and the counts, the model owner none."""
+
+    rank: int
+    shares: Path
+    protocol: Protocol
+    threads: int
+    tokens: torch.Tensor | None = None
+    repetitions: int = 1
+    warmups: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Both parties' reports, by rank, and at the client the logits (V,) of the last repetition."""
+
+    results: tuple[PartyResult, PartyResult]
+    logits: torch.Tensor | None
+
+
+def take_part(job: Job, link: Link, progress: Progress = lambda what, done, total: None) -> Outcome:
+    """Run the whole job over a fresh link to the peer.
+
+    Raises UserError for a wrong share folder and PeerError for whatever the peer does.
+    """
+    torch.set_num_threads(job.threads)
+    try:
+        folder = read_shares(job.shares, job.rank)
+        client = greet(link, _hello(job, folder), folder.graph.max_tokens)
+        probe = _probe(link)
+        return _Session(job, folder, client, link, probe, progress).run()
+    except Exception as error:
+        link.fail(str(error))
+        raise
+
+
+def _hello(job: Job, folder: ShareFolder) -> Hello:
+    workload = {}
+    if job.tokens is not None:
+        workload = {"tokens": job.tokens.shape[1], "repetitions": job.repetitions, "warmups": job.warmups}
+    return Hello(
+        mpcbench.__version__, job.rank, folder.sharing, folder.graph.sha256(), job.protocol.sha256(), **workload
+    )
+
+
+def _probe(link: Link, trips: int = 20, megabytes: int = 8) -> tuple[float, float]:
+    """Round-trip seconds (median) and bytes a second in one direction while both send."""
+    times = []
+    for _ in range(trips):
+        started = time.perf_counter()
+        link.send_control({})
+        link.receive_control()
+        times.append(time.perf_counter() - started)
+    # Both parties send before they receive, so one exchange takes one one-way delay.
+    trip = 2 * sorted(times)[trips // 2]
+    block = bytearray(megabytes << 20)
+    before = link.wire.payload_sent
+    started = time.perf_counter()
+    link.exchange([memoryview(block)], [memoryview(bytearray(len(block)))])
+    seconds = time.perf_counter() - started
+    link.wire.payload_sent = before
+    link.wire.other_sent += len(block)
+    return trip, len(block) / max(seconds - trip / 2, 1e-9)
+
+
+class _Session:
+    """The part after the greeting: set-up, warm-ups, repetitions, report."""
+
+    def __init__(
+        self, job: Job, folder: ShareFolder, client: Hello, link: Link,
+        probe: tuple[float, float], progress: Progress,
+    ):  # fmt: skip
+        self.job, self.client, self.link, self.probe, self.progress = job, client, link, probe, progress
+        self.communicator = LinkCommunicator(job.rank, link)
+        provider = FirstPartyProvider(self.communicator)
+        with self.communicator.ledger.scope("setup", None, "seeds", "seeds"):
+            install(self.communicator, provider, job.protocol.fixed_point.fraction_bits, {})
+        self.setup = self.communicator.ledger
+        self.interpreter = SecureInterpreter(folder, job.protocol, self.communicator)
+        self.steps = len(folder.graph.nodes)
+        self.interpreter.on_node = self._on_node
+        self.done = 0
+
+    def run(self) -> Outcome:
+        warmups = [self._infer("warm-up")[0] for _ in range(self.client.warmups)]
+        timed = [self._infer("inference") for _ in range(self.client.repetitions)]
+        mine = self._report(warmups, [inference for inference, _ in timed])
+        self.link.send_control(mine.model_dump())
+        theirs = PartyResult.model_validate(self.link.receive_control())
+        results = (mine, theirs) if self.job.rank == 0 else (theirs, mine)
+        return Outcome(results, timed[-1][1])
+
+    def _infer(self, what: str) -> tuple[Inference, torch.Tensor | None]:
+        self.communicator.ledger, self.communicator.guard = Ledger(), Guard()
+        self.what = what
+        self.link.send_control({"ready": True})  # so that neither clock runs while the other loads
+        self.link.receive_control()
+        started = time.perf_counter()
+        logits = self.interpreter.infer(self.job.tokens, self.client.tokens)
+        seconds = time.perf_counter() - started
+        return Inference(seconds=seconds, lines=_lines(self.communicator.ledger)), logits
+
+    def _on_node(self) -> None:
+        self.done += 1
+        if self.done % 8 == 0:
+            self.progress(self.what, self.done, self.steps * (self.client.warmups + self.client.repetitions))
+
+    def _report(self, warmups: list[Inference], inferences: list[Inference]) -> PartyResult:
+        guard = self.communicator.guard
+        return PartyResult(
+            party=PartyInfo(
+                rank=self.job.rank,
+                role=ROLES[self.job.rank],
+                host=socket.gethostname(),
+                device="cpu",
+                threads=self.job.threads,
+                peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            ),
+            setup=_lines(self.setup),
+            warmups=warmups,
+            inferences=inferences,
+            masked_openings=guard.masked,
+            unmasked_openings=guard.unmasked,
+            payload_bytes_sent=self.link.wire.payload_sent,
+            other_bytes_sent=self.link.wire.other_sent,
+            round_trip_seconds=self.probe[0],
+            bandwidth_bytes_per_second=self.probe[1],
+        )
+
+
+def _lines(ledger: Ledger) -> list[Line]:
+    return [Line(**line) for line in ledger.as_json()]

@@ -1,0 +1,114 @@
+"""The main job: one model with several numbers of polynomial layers, each measured and recorded.
+
+Every finished measurement is a record on disk before the next one starts, and a comparison that is
+called again skips what it finds there; checkpoints, rankings and scores are cached by content.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpcbench.accuracy import cached_evaluate
+from mpcbench.accuracy.questions import QuestionSet, load_questions
+from mpcbench.checkpoints import Checkpoint, load
+from mpcbench.distill import Texts, calibrate
+from mpcbench.errors import UserError
+from mpcbench.paths import cache_dir
+from mpcbench.pipeline.export import export, model_info
+from mpcbench.pipeline.measure import Settings, measure
+from mpcbench.records.schema import Record
+from mpcbench.records.store import read, write
+
+Progress = Callable[[str, int, int], None]
+Stage = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What to compare: numbers of polynomial layers of one model, and how each is made and measured."""
+
+    model: str
+    layers: list[int]
+    degree: int
+    placement: str
+    texts: Texts
+    settings: Settings
+    task_data: Path | None
+    limit: int | None
+    results: Path
+
+
+def compare(
+    plan: Comparison, original: Checkpoint, progress: Progress, stage: Stage = lambda text: None
+) -> list[Record]:
+    """Measure every number of layers that has no record yet; returns all records of this comparison.
+
+    ``progress`` hears of steps within a stage, ``stage`` of each stage's name. Raises UserError before
+    anything long starts when the plan is impossible.
+    """
+    total = original.model.config.num_hidden_layers
+    check_counts(plan.layers, total)
+    questions = load_questions(plan.task_data).head(plan.limit)
+    records = []
+    for index, count in enumerate(plan.layers):
+        where = f"{count} polynomial layers ({index + 1} of {len(plan.layers)})"
+        stage(f"{where}: checkpoint")
+        checkpoint = _checkpoint(plan, original, count, progress)
+        records.append(_one(plan, original, checkpoint, questions, progress, lambda text, w=where: stage(f"{w}: {text}")))
+    return records
+
+
+def check_counts(counts: list[int], total: int) -> None:
+    """Raise UserError unless the counts are distinct and between 0 and the number of layers."""
+    for count in counts:
+        if not 0 <= count <= total:
+            raise UserError(f"--layers {count} is out of range: the model has {total} layers, give 0 to {total}.")
+        if counts.count(count) > 1:
+            raise UserError(f"--layers names {count} more than once: name each number once.")
+
+
+def _checkpoint(plan: Comparison, original: Checkpoint, count: int, progress: Progress) -> Checkpoint:
+    if count == 0:
+        return original
+    return load(str(calibrate(original, count, plan.degree, plan.placement, plan.texts, progress)))
+
+
+def _one(
+    plan: Comparison, original: Checkpoint, checkpoint: Checkpoint, questions: QuestionSet,
+    progress: Progress, stage: Stage,
+) -> Record:  # fmt: skip
+    task = [questions.task, questions.sha256, plan.limit]
+    key = plan.settings.key(checkpoint.sha256, task)
+    found = _existing(plan.results, key)
+    if found is not None:
+        return found
+    stage("accuracy in plaintext")
+    evaluation = cached_evaluate(
+        checkpoint, original, plan.task_data, plan.limit,
+        lambda done, total: progress("scoring answers, comparing texts", done, total),
+    )  # fmt: skip
+    stage("cutting shares")
+    with tempfile.TemporaryDirectory(prefix="shares-", dir=cache_dir()) as scratch:
+        bits = plan.settings.protocol.fixed_point.fraction_bits
+        export(checkpoint, Path(scratch), plan.settings.embedding, bits, plan.texts, progress)
+        stage("two parties, secret-shared")
+        record = measure(
+            Path(scratch), model_info(checkpoint), checkpoint, original, plan.settings, evaluation, key, progress
+        )
+    write(record, plan.results)
+    return record
+
+
+def _existing(results: Path, key: str) -> Record | None:
+    """The record of a run with this key, if one is there and whole."""
+    for path in sorted(results.glob(f"*_{key[:8]}.json")):
+        try:
+            record = read(path)
+        except UserError:
+            continue  # damaged: measure it again
+        if record.key == key:
+            return record
+    return None

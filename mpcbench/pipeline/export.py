@@ -1,0 +1,100 @@
+"""From a checkpoint to one share folder a party."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from mpcbench.checkpoints import Checkpoint, read_provenance
+from mpcbench.distill import Texts
+from mpcbench.errors import UserError
+from mpcbench.graph.lower import lower
+from mpcbench.graph.ranges import Observer, observe
+from mpcbench.graph.shares import write_shares
+from mpcbench.records.schema import ModelInfo
+
+RANGE_TEXTS = 48
+"""How many calibration passages the ranges are measured on."""
+RANGE_TOKENS = 128
+TOKENIZER = "tokenizer"
+
+Progress = Callable[[str, int, int], None]
+
+
+def export(
+    checkpoint: Checkpoint, out: Path, embedding: str, fraction_bits: int, texts: Texts,
+    progress: Progress = lambda what, done, total: None,
+) -> ModelInfo:  # fmt: skip
+    """Capture, calibrate ranges, cut into shares: writes ``out/party0`` and ``out/party1``.
+
+    Raises UserError for what cannot be captured, for text too short to calibrate on, and for an ``out``
+    that holds shares already.
+    """
+    progress("capturing", 0, 1)
+    lowered = lower(checkpoint.model, embedding)
+    progress("capturing", 1, 1)
+    passages = _passages(checkpoint.tokenizer, texts, lowered.graph.max_tokens)
+    ranged = Observer(lowered.graph, lowered.weights)
+    with torch.no_grad():
+        for done, tokens in enumerate(passages):
+            progress("calibrating ranges", done, len(passages))
+            ranged.run(tokens)
+    progress("calibrating ranges", len(passages), len(passages))
+    info = model_info(checkpoint)
+    graph = replace(observe(lowered.graph, ranged), model=info.model_dump())
+    total = sum(tensor.numel() for tensor in lowered.weights.values())
+    write_shares(
+        graph, lowered.weights, out, fraction_bits, lambda done: progress("cutting shares", done, total)
+    )
+    # The client turns its prompt into tokens by itself.
+    checkpoint.tokenizer.save_pretrained(out / "party1" / TOKENIZER)
+    return info
+
+
+def _passages(tokenizer: PreTrainedTokenizerBase, texts: Texts, limit: int) -> list[torch.Tensor]:
+    rows = []
+    for text in texts.texts:
+        tokens = tokenizer(text, return_tensors="pt").input_ids[:, : min(limit, RANGE_TOKENS)]
+        if tokens.shape[1] >= 2:
+            rows.append(tokens)
+    if not rows:
+        raise UserError("The calibration text has no passage of two tokens: give a longer one.")
+    step = max(1, len(rows) // RANGE_TEXTS)
+    return rows[::step][:RANGE_TEXTS]
+
+
+def model_info(checkpoint: Checkpoint) -> ModelInfo:
+    """The public facts of a checkpoint that a record holds."""
+    config = checkpoint.model.config
+    provenance = read_provenance(checkpoint.folder) if checkpoint.folder is not None else None
+    return ModelInfo(
+        name=provenance.original if provenance else checkpoint.name,
+        source=provenance.original_source if provenance else checkpoint.source,
+        sha256=provenance.original_sha256 if provenance else checkpoint.sha256,
+        parameters=sum(p.numel() for p in checkpoint.model.parameters()),
+        layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        vocab_size=config.vocab_size,
+        polynomial_layers=list(getattr(config, "polynomial_layers", [])),
+        degree=getattr(config, "polynomial_degree", None),
+        placement=provenance.placement if provenance else "none",
+        training=provenance.training if provenance else "original weights",
+        calibration=provenance.calibration if provenance else "none",
+        checkpoint_sha256=checkpoint.sha256,
+    )
+
+
+def read_tokenizer(shares: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in the client's share folder; UserError when it is not there."""
+    folder = shares / TOKENIZER
+    if not folder.is_dir():
+        raise UserError(f"{shares} holds no tokenizer: name the client's folder, party1, of an export.")
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} is not a tokenizer ({error}): export the model again.") from None

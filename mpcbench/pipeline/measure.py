@@ -1,0 +1,138 @@
+"""From share folders to a record: run both parties here, compare with plaintext, write it down."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shlex
+import sys
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+import mpcbench
+from mpcbench.accuracy import Evaluation, agreement
+from mpcbench.checkpoints import Checkpoint
+from mpcbench.parties.launcher import LocalRun, run_here
+from mpcbench.parties.party import Outcome, Progress
+from mpcbench.parties.result import merge_latency, merge_ledgers, merge_openings
+from mpcbench.records.environment import environment
+from mpcbench.records.schema import Agreement, LinkInfo, ModelInfo, ProtocolInfo, Record, Workload
+from mpcbench.secure.protocol import PROVIDERS, Protocol
+
+RANDOMNESS = {"first-party": "party 0, CrypTen's trusted first party"}
+SECURE_PROVIDERS: frozenset[str] = frozenset()
+MASKS = "Masks come from torch's Mersenne twister, as in stock CrypTen: not a cryptographic generator."
+EMBEDDING_NOTE = {
+    "client": "The embedding table is public to the client, which looks its own tokens up; for a model with "
+    "tied embeddings this shows it the LM head's weights before the last norm's gain.",
+    "private": "The embedding is looked up under MPC: a one-hot row a token times the secret table.",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run measures, apart from the checkpoint."""
+
+    protocol_name: str
+    protocol: Protocol
+    prompt: str
+    tokens: torch.Tensor
+    embedding: str
+    repetitions: int
+    warmups: int
+    threads: int
+    rendezvous: str = "127.0.0.1:0"
+
+    def key(self, checkpoint_sha256: str, task: list) -> str:
+        """What makes two runs the same measurement; a comparison skips runs whose key it finds."""
+        parts = [
+            mpcbench.__version__, checkpoint_sha256, self.protocol.sha256(), self.tokens.tolist(),
+            self.embedding, self.repetitions, self.warmups, self.threads, task,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def measure(
+    shares: Path, info: ModelInfo, checkpoint: Checkpoint, original: Checkpoint, settings: Settings,
+    evaluation: Evaluation | None, key: str, progress: Progress = lambda what, done, total: None,
+) -> Record:  # fmt: skip
+    """Run both parties on loopback and return the record.
+
+    ``evaluation`` holds the plaintext scores of the checkpoint, None for a run without them.
+    """
+    outcome = run_here(
+        LocalRun(
+            shares, settings.protocol_name, settings.tokens, settings.repetitions, settings.warmups,
+            settings.threads, settings.rendezvous,
+        ),
+        progress,
+    )  # fmt: skip
+    return Record(
+        run_id=secrets.token_hex(8),
+        key=key,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command="mpcbench " + shlex.join(sys.argv[1:]),
+        model=info,
+        protocol=_protocol_info(settings.protocol),
+        parties=[result.party for result in outcome.results],
+        link=_link_info(outcome),
+        workload=_workload(settings),
+        ledger=merge_ledgers(outcome.results),
+        openings=merge_openings(outcome.results),
+        latency=merge_latency(outcome.results),
+        accuracy=evaluation.accuracy if evaluation else [],
+        agreement=_agreement(outcome, checkpoint, original, settings.tokens),
+        fidelity=evaluation.fidelity if evaluation else None,
+        environment=environment(),
+        notes=[MASKS, EMBEDDING_NOTE[settings.embedding]],
+    )
+
+
+def _workload(settings: Settings) -> Workload:
+    return Workload(
+        prompt=settings.prompt,
+        tokens=settings.tokens.shape[1],
+        batch=1,
+        embedding=settings.embedding,
+        repetitions=settings.repetitions,
+        warmups=settings.warmups,
+        seed=None,
+    )
+
+
+def _protocol_info(protocol: Protocol) -> ProtocolInfo:
+    assert protocol.provider in PROVIDERS
+    return ProtocolInfo(
+        name=protocol.name,
+        sha256=protocol.sha256(),
+        settings=protocol.settings,
+        provider=protocol.provider,
+        provider_is_secure=protocol.provider in SECURE_PROVIDERS,
+        randomness=RANDOMNESS[protocol.provider],
+        threat_model=protocol.threat_model,
+        ring_bits=protocol.fixed_point.ring_bits,
+        fraction_bits=protocol.fixed_point.fraction_bits,
+    )
+
+
+def _link_info(outcome: Outcome) -> LinkInfo:
+    first, second = outcome.results
+    return LinkInfo(
+        profile="loopback",
+        measured_round_trip_seconds=max(first.round_trip_seconds, second.round_trip_seconds),
+        measured_bandwidth_bytes_per_second=min(
+            first.bandwidth_bytes_per_second, second.bandwidth_bytes_per_second
+        ),
+    )
+
+
+def _agreement(outcome: Outcome, checkpoint: Checkpoint, original: Checkpoint, tokens: torch.Tensor) -> Agreement:
+    with torch.no_grad():
+        plain = checkpoint.model(tokens).logits[0, -1]
+        same = original is checkpoint
+        reference = plain if same else original.model(tokens).logits[0, -1]
+    return agreement(plain, outcome.logits, reference, checkpoint.tokenizer)
