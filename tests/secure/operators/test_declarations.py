@@ -1,0 +1,103 @@
+"""The one shared test: every operator, on its own sample, is what it declares to be.
+
+Two processes run all samples once. Each implementation must be right within its declared error, and
+take exactly the bytes, rounds and tuples that it declares.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from mpcbench.graph.interpreter import FUNCTIONS
+from mpcbench.graph.secure_graph import OPERATORS as GRAPH_OPERATORS
+from mpcbench.secure.ledger import Ledger
+from mpcbench.secure.operators import REGISTRY, Sample
+from tests.secure.pair import run_pair
+
+
+def _shared(value: torch.Tensor) -> Any:
+    from mpcbench.secure.substrate import crypten
+
+    return crypten.cryptensor(value, src=0, precision=0 if value.dtype == torch.int64 else None)
+
+
+def _public(sample: Sample) -> bool:
+    return sample.node.op == "rope"  # its frequencies are the one public weight
+
+
+def _measure(communicator: Any) -> dict[str, dict]:
+    """In a party's process: run every registered operator on its sample, under a ledger of its own."""
+    from mpcbench.secure.substrate import crypten
+
+    results = {}
+    for name, kind in REGISTRY.items():
+        operator, sample = kind(kind.Params()), kind.sample()
+        weights = [w if _public(sample) else _shared(operator.prepare(w)) for w in sample.weights]
+        inputs = [_shared(value) for value in sample.inputs]
+        communicator.ledger = Ledger()
+        with (
+            crypten.cfg.temp_override(dict(operator.settings(sample.node))),
+            communicator.ledger.scope("online", 0, "sample", sample.node.op),
+        ):
+            value = operator.run(sample.node, inputs, weights)
+        online, offline = communicator.ledger.total("online"), communicator.ledger.total("offline")
+        with communicator.ledger.scope("online", 0, "sample", "output"), communicator.guard.output("sample"):
+            opened = value.reveal().double() / value.encoder.scale
+        results[name] = {
+            "value": opened.tolist(), "bytes": online.bytes_sent, "rounds": online.rounds,
+            "tuples": dict(offline.tuples), "offline_bytes": offline.bytes_sent,
+        }  # fmt: skip
+    return results
+
+
+@pytest.fixture(scope="module")
+def measured() -> tuple[dict, dict]:
+    return run_pair(_measure)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_value_is_the_oracles_within_the_declared_error(name, measured):
+    kind = REGISTRY[name]
+    sample = kind.sample()
+    if sample.node.op == "embedding":
+        expected = sample.inputs[0].float() @ sample.weights[0]
+    else:
+        expected = FUNCTIONS[sample.node.op](sample.node, sample.inputs, sample.weights)
+    for party in measured:
+        value = torch.tensor(party[name]["value"], dtype=torch.float64)
+        assert value.shape == expected.shape
+        assert (value - expected).abs().max() <= kind.error
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_cost_is_the_declared_one(name, measured):
+    kind = REGISTRY[name]
+    sample = kind.sample()
+    shapes = [tuple(v.shape) for v in sample.inputs], [tuple(w.shape) for w in sample.weights]
+    declared = kind(kind.Params()).cost(sample.node, *shapes)
+    for party in measured:
+        assert party[name]["rounds"] == declared.rounds
+        assert party[name]["bytes"] == declared.bytes_sent
+        assert party[name]["tuples"] == dict(declared.tuples)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_what_a_reader_needs_is_stated(name):
+    kind = REGISTRY[name]
+    assert kind.name == name and kind.op in GRAPH_OPERATORS
+    assert kind.source and kind.domain and kind.error > 0
+    assert kind.__doc__
+
+
+def test_errors_are_declared_tightly(measured):
+    """A declared error far above the measured one would let a wrong operator pass."""
+    for name, kind in REGISTRY.items():
+        sample = kind.sample()
+        if sample.node.op == "embedding":
+            continue
+        expected = FUNCTIONS[sample.node.op](sample.node, sample.inputs, sample.weights)
+        error = float((torch.tensor(measured[0][name]["value"]) - expected).abs().max())
+        assert kind.error <= 50 * max(error, 2.0**-16), f"{name}: declared {kind.error}, measured {error}"
