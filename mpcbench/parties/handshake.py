@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import mpcbench
 from mpcbench.errors import PeerError, UserError
 from mpcbench.secure.transport import Link
 
@@ -32,8 +31,7 @@ def greet(link: Link, mine: Hello, max_tokens: int) -> Hello:
 
     Raises PeerError with one sentence that says what differs, at both parties.
     """
-    link.send_control(asdict(mine))
-    theirs = _read(link.receive_control(), link.peer)
+    theirs = _read(link.swap_control(asdict(mine)), link.peer)
     complaint = _difference(mine, theirs, link.peer) or _workload(mine, theirs, max_tokens)
     if complaint:
         link.fail(complaint)
@@ -45,7 +43,7 @@ def _read(message: dict[str, Any], peer: str) -> Hello:
     kinds = {"version": str, "rank": int, "sharing": str, "graph_sha256": str, "protocol_sha256": str,
              "tokens": int, "repetitions": int, "warmups": int}  # fmt: skip
     if set(message) != set(kinds) or any(type(message[name]) is not kind for name, kind in kinds.items()):
-        raise PeerError(f"{peer} greets in another format: install the same version of mpcbench on both sides.")
+        raise PeerError(f"{peer} greets in another format: install the same mpcbench on both sides.")
     return Hello(**message)
 
 
@@ -66,7 +64,7 @@ def _difference(mine: Hello, theirs: Hello, peer: str) -> str | None:
 def _workload(mine: Hello, theirs: Hello, max_tokens: int) -> str | None:
     client = mine if mine.rank == 1 else theirs
     if not 2 <= client.tokens <= max_tokens:
-        return f"the prompt has {client.tokens} tokens and the model takes 2 to {max_tokens}: change the prompt."
+        return f"the prompt has {client.tokens} tokens, the model takes 2 to {max_tokens}: change the prompt."
     if not (1 <= client.repetitions <= MAX_REPETITIONS and 0 <= client.warmups <= MAX_REPETITIONS):
         return f"repetitions must be 1 to {MAX_REPETITIONS} and warm-ups 0 to {MAX_REPETITIONS}."
     return None

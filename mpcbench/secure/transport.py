@@ -13,9 +13,12 @@ import json
 import select
 import socket
 import struct
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import NoReturn
 
 from mpcbench.errors import PeerError, UserError
 
@@ -23,7 +26,9 @@ _HEADER = struct.Struct("<BQ")
 _DATA, _CONTROL, _FAILURE = 1, 2, 3
 HEADER_BYTES = _HEADER.size
 MAX_CONTROL_BYTES = 16 << 20
-_SMALL = 32 << 10  # fits every socket buffer, so that both parties may send before either receives
+DEAD_LINE_SECONDS = 8
+"""After how long a connection whose other end does not answer at all is given up."""
+_MAX_REASON_BYTES = 4096
 _CHUNK = 1 << 20
 
 
@@ -38,12 +43,14 @@ class Wire:
 class Link:
     """One end of a connection to the peer, whose name appears in every error.
 
-    ``patience`` is how many seconds the peer may stay silent while this party waits for it; a peer that
-    dies is noticed at once, because its end of the connection closes.
+    ``patience`` is how many seconds the peer may stay silent while this party waits for it. A peer that
+    dies is noticed at once, because its end of the connection closes; a host or a line that dies is
+    noticed within :data:`DEAD_LINE_SECONDS`, because the peer's kernel answers even while the peer computes.
     """
 
     def __init__(self, connection: socket.socket, peer: str, patience: float = 120.0):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _notice_dead_line(connection)
         connection.setblocking(False)
         self.connection = connection
         self.peer = peer
@@ -62,9 +69,6 @@ class Link:
             self.wire.payload_sent += payload
             self.wire.other_sent += HEADER_BYTES
         expected = sum(view.nbytes for view in into)
-        if payload <= _SMALL:
-            self._send_all(outgoing)
-            outgoing = []
         started = time.perf_counter()
         waited = 0.0
         if into:
@@ -76,42 +80,48 @@ class Link:
         waited += self._move(outgoing, [])
         return min(waited, time.perf_counter() - started)
 
-    def send_control(self, message: dict) -> None:
-        """Send a JSON object."""
+    def swap_control(self, message: dict) -> dict:
+        """Exchange JSON objects of any size, both at the same time.
+
+        Raises PeerError when the peer sends anything else.
+        """
         body = json.dumps(message).encode()
         self.wire.other_sent += HEADER_BYTES + len(body)
-        self._send_all([memoryview(_HEADER.pack(_CONTROL, len(body))), memoryview(body)])
-
-    def receive_control(self) -> dict:
-        """Receive a JSON object. Raises PeerError when the peer sends anything else."""
+        outgoing = [memoryview(_HEADER.pack(_CONTROL, len(body))), memoryview(body)]
         header = memoryview(bytearray(HEADER_BYTES))
-        self._move([], [header])
+        self._move(outgoing, [header])
         kind, length = _HEADER.unpack(header)
-        if kind != _CONTROL or length > MAX_CONTROL_BYTES:
+        if kind == _FAILURE:
             self._check_header(kind, length, 0)
+        if kind != _CONTROL or length > MAX_CONTROL_BYTES:
+            self._foreign()
+        received = self._body(length, outgoing)
+        self._send_all(outgoing)
         try:
-            message = json.loads(self._body(length))
-        except ValueError:
-            message = None
-        if not isinstance(message, dict):
-            raise PeerError(f"{self.peer} does not speak mpcbench's language: is another program on that port?")
-        return message
+            answer = json.loads(received)
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            self._foreign()
+        return answer
 
     def fail(self, sentence: str) -> None:
-        """Tell the peer why this party gives up; never raises."""
-        body = sentence.encode()[:4096]
-        try:
+        """Tell the peer why this party gives up, if it still listens; never raises, hardly waits."""
+        body = sentence.encode()[:_MAX_REASON_BYTES]
+        self.patience = min(self.patience, 1.0)
+        # The peer may be gone, or this end be closed: nobody to tell.
+        with suppress(PeerError, OSError, ValueError):
             self._send_all([memoryview(_HEADER.pack(_FAILURE, len(body))), memoryview(body)])
-        except PeerError:
-            pass  # the peer is gone: nobody to tell
 
     def close(self) -> None:
         """Close the connection; safe to call twice."""
         self.connection.close()
 
     def _check_header(self, kind: int, length: int, expected: int) -> None:
-        if kind == _FAILURE and length <= 4096:
-            reason = bytes(self._body(length)).decode(errors="replace")
+        if kind == _FAILURE and length <= _MAX_REASON_BYTES:
+            # One line of printable characters, whatever the peer put there.
+            words = self._body(length, []).decode(errors="replace").split()
+            reason = "".join(c for c in " ".join(words) if c.isprintable())
             raise PeerError(f"{self.peer} gave up: {reason}")
         if kind != _DATA or length != expected:
             raise PeerError(
@@ -119,9 +129,9 @@ class Link:
                 "version, graph and protocol."
             )
 
-    def _body(self, length: int) -> bytearray:
+    def _body(self, length: int, outgoing: list[memoryview]) -> bytearray:
         body = bytearray(length)
-        self._move([], [memoryview(body)])
+        self._move(outgoing, [memoryview(body)])
         return body
 
     def _send_all(self, views: list[memoryview]) -> None:
@@ -136,14 +146,14 @@ class Link:
         into = [view.cast("B") for view in incoming if view.nbytes]
         receiving = bool(into)
         while into if receiving else outgoing:
-            moved = self._send_some(outgoing) if outgoing else False
+            moved = self._send_some(outgoing, receiving) if outgoing else False
             if into:
                 moved = self._receive_some(into) or moved
             if not moved:
                 waited += self._block(bool(outgoing), bool(into))
         return waited
 
-    def _send_some(self, outgoing: list[memoryview]) -> bool:
+    def _send_some(self, outgoing: list[memoryview], receiving: bool) -> bool:
         view = outgoing[0].cast("B") if outgoing[0].nbytes else outgoing[0]
         if view.nbytes:
             try:
@@ -151,7 +161,10 @@ class Link:
             except BlockingIOError:
                 return False
             except OSError as error:
-                raise PeerError(self._gone(error)) from None
+                if not receiving:
+                    self._gone(error)
+                outgoing.clear()  # what the peer sent before it went, its reason perhaps, is still to be read
+                return True
             view = view[sent:]
         if view.nbytes:
             outgoing[0] = view
@@ -165,9 +178,9 @@ class Link:
         except BlockingIOError:
             return False
         except OSError as error:
-            raise PeerError(self._gone(error)) from None
+            self._gone(error)
         if received == 0:
-            raise PeerError(self._gone(None))
+            self._gone(None)
         into[0] = into[0][received:]
         if not into[0].nbytes:
             into.pop(0)
@@ -176,14 +189,49 @@ class Link:
     def _block(self, to_send: bool, to_receive: bool) -> float:
         started = time.perf_counter()
         me = [self.connection]
-        ready = select.select(me if to_receive else [], me if to_send else [], [], self.patience)
-        if not any(ready):
-            raise PeerError(f"{self.peer} has been silent for {self.patience:.0f} s: look at its own output.")
-        return time.perf_counter() - started
+        waited = 0.0
+        while True:
+            left = max(0.0, min(1.0, self.patience - waited))
+            ready = select.select(me if to_receive else [], me if to_send else [], [], left)
+            waited = time.perf_counter() - started
+            if any(ready):
+                return waited
+            if waited >= self.patience:
+                self._lost(f"has been silent for {self.patience:g} s: look at its own output.")
+            if _line_is_dead(self.connection):
+                self._lost("cannot be reached any more: look at its host and at the line there.")
 
-    def _gone(self, error: OSError | None) -> str:
+    def _gone(self, error: OSError | None) -> NoReturn:
         reason = f" ({error.strerror})" if error is not None and error.strerror else ""
-        return f"{self.peer} has closed the connection{reason}: look at its own output for the reason."
+        self._lost(f"has closed the connection{reason}: look at its own output for the reason.")
+
+    def _foreign(self) -> NoReturn:
+        self._lost("does not speak mpcbench's language: is another program on that port?")
+
+    def _lost(self, what: str) -> NoReturn:
+        raise PeerError(f"{self.peer} {what}") from None
+
+
+def _notice_dead_line(connection: socket.socket) -> None:
+    """Let the kernel end an idle connection whose other kernel does not answer for some seconds."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sys.platform == "linux":
+        for option, value in ((socket.TCP_KEEPIDLE, 2), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3)):
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _line_is_dead(connection: socket.socket) -> bool:
+    """Whether bytes on their way have been repeated, and nothing answered, for DEAD_LINE_SECONDS.
+
+    While bytes are on their way the kernel sends no keepalives, and gives up only after a quarter of an
+    hour. (TCP_USER_TIMEOUT would not do: it also ends a connection whose peer computes and does not read.)
+    """
+    if sys.platform != "linux":
+        return False
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 60)
+    # struct tcp_info of linux/tcp.h: eight bytes, of which the third is tcpi_retransmits, then words.
+    retransmits, unacked, last_ack_milliseconds = struct.unpack("@2xB21xI28xI", info)
+    return unacked > 0 and retransmits >= 3 and last_ack_milliseconds >= DEAD_LINE_SECONDS * 1000
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -193,7 +241,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         server.bind((host, port))
         server.listen(1)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         server.close()
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"Cannot listen on {host}:{port} ({reason}): choose another --rendezvous.") from None
@@ -207,7 +255,7 @@ def accept(server: socket.socket, peer: str, wait: float, patience: float) -> Li
         connection, _ = server.accept()
     except TimeoutError:
         host, port = server.getsockname()[:2]
-        raise PeerError(f"{peer} did not come to {host}:{port} within {wait:.0f} s: start it.") from None
+        raise PeerError(f"{peer} did not come to {host}:{port} within {wait:g} s: start it.") from None
     return Link(connection, peer, patience)
 
 
@@ -218,10 +266,10 @@ def connect(host: str, port: int, peer: str, wait: float, patience: float) -> Li
         try:
             connection = socket.create_connection((host, port), timeout=max(0.1, deadline - time.monotonic()))
             return Link(connection, peer, patience)
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, UnicodeError) as error:
             if time.monotonic() + 0.05 >= deadline:
                 reason = getattr(error, "strerror", None) or str(error)
                 raise PeerError(
-                    f"{peer} is not at {host}:{port} ({reason}; tried for {wait:.0f} s): start it there."
+                    f"{peer} is not at {host}:{port} ({reason}; tried for {wait:g} s): start it there."
                 ) from None
             time.sleep(0.05)
