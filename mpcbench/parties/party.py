@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 
 import mpcbench
+from mpcbench.errors import PeerError
 from mpcbench.graph.shares import ShareFolder, read_shares
 from mpcbench.parties.handshake import Hello, greet
-from mpcbench.parties.result import Inference, Line, PartyResult
+from mpcbench.parties.result import Inference, Line, PartyResult, average
 from mpcbench.records.schema import PartyInfo
 from mpcbench.secure.communicator import LinkCommunicator
 from mpcbench.secure.guard import Guard
@@ -73,12 +75,9 @@ def take_part(job: Job, link: Link, progress: Progress = lambda what, done, tota
 
 
 def _hello(job: Job, folder: ShareFolder) -> Hello:
-    workload = {}
-    if job.tokens is not None:
-        workload = {"tokens": job.tokens.shape[1], "repetitions": job.repetitions, "warmups": job.warmups}
-    return Hello(
-        mpcbench.__version__, job.rank, folder.sharing, folder.graph.sha256(), job.protocol.sha256(), **workload
-    )
+    workload = (0, 0, 0) if job.tokens is None else (job.tokens.shape[1], job.repetitions, job.warmups)
+    hashes = (folder.graph.sha256(), job.protocol.sha256())
+    return Hello(mpcbench.__version__, job.rank, folder.sharing, *hashes, *workload)
 
 
 def _probe(link: Link, trips: int = 20, megabytes: int = 8) -> tuple[float, float]:
@@ -86,8 +85,7 @@ def _probe(link: Link, trips: int = 20, megabytes: int = 8) -> tuple[float, floa
     times = []
     for _ in range(trips):
         started = time.perf_counter()
-        link.send_control({})
-        link.receive_control()
+        link.swap_control({})
         times.append(time.perf_counter() - started)
     # Both parties send before they receive, so one exchange takes one one-way delay.
     trip = 2 * sorted(times)[trips // 2]
@@ -118,32 +116,42 @@ class _Session:
         self.steps = len(folder.graph.nodes)
         self.interpreter.on_node = self._on_node
         self.done = 0
+        self.ledgers: list[list[Line]] = []
+        self.logits: torch.Tensor | None = None
 
     def run(self) -> Outcome:
-        warmups = [self._infer("warm-up")[0] for _ in range(self.client.warmups)]
-        timed = [self._infer("inference") for _ in range(self.client.repetitions)]
-        mine = self._report(warmups, [inference for inference, _ in timed])
-        self.link.send_control(mine.model_dump())
-        theirs = PartyResult.model_validate(self.link.receive_control())
+        warmups = [self._infer("warm-up").seconds for _ in range(self.client.warmups)]
+        self.ledgers.clear()
+        inferences = [self._infer("inference") for _ in range(self.client.repetitions)]
+        mine = self._report(warmups, inferences)
+        try:
+            theirs = PartyResult.model_validate(self.link.swap_control(mine.model_dump()))
+        except ValidationError:
+            raise PeerError(f"{self.link.peer} sent a malformed report: look at its own output.") from None
         results = (mine, theirs) if self.job.rank == 0 else (theirs, mine)
-        return Outcome(results, timed[-1][1])
+        return Outcome(results, self.logits)
 
-    def _infer(self, what: str) -> tuple[Inference, torch.Tensor | None]:
-        self.communicator.ledger, self.communicator.guard = Ledger(), Guard()
+    def _infer(self, what: str) -> Inference:
+        ledger = self.communicator.ledger = Ledger()
+        self.communicator.guard = Guard()
         self.what = what
-        self.link.send_control({"ready": True})  # so that neither clock runs while the other loads
-        self.link.receive_control()
+        self.link.swap_control({"ready": True})  # so that neither clock runs while the other loads
         started = time.perf_counter()
-        logits = self.interpreter.infer(self.job.tokens, self.client.tokens)
+        self.logits = self.interpreter.infer(self.job.tokens, self.client.tokens)
         seconds = time.perf_counter() - started
-        return Inference(seconds=seconds, lines=_lines(self.communicator.ledger)), logits
+        self.ledgers.append(_lines(ledger))
+        return Inference(
+            seconds=seconds,
+            offline_seconds=ledger.total("offline").seconds,
+            waiting_seconds=ledger.total("online").wait_seconds,
+        )
 
     def _on_node(self) -> None:
         self.done += 1
         if self.done % 8 == 0:
             self.progress(self.what, self.done, self.steps * (self.client.warmups + self.client.repetitions))
 
-    def _report(self, warmups: list[Inference], inferences: list[Inference]) -> PartyResult:
+    def _report(self, warmups: list[float], inferences: list[Inference]) -> PartyResult:
         guard = self.communicator.guard
         return PartyResult(
             party=PartyInfo(
@@ -155,7 +163,8 @@ class _Session:
                 peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             ),
             setup=_lines(self.setup),
-            warmups=warmups,
+            lines=average(self.ledgers),
+            warmup_seconds=warmups,
             inferences=inferences,
             masked_openings=guard.masked,
             unmasked_openings=guard.unmasked,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -35,28 +34,39 @@ class Line(BaseModel):
     wait_seconds: float
     tuples: dict[str, int]
 
+    @property
+    def scope(self) -> tuple:
+        """Whose traffic it is."""
+        return (self.phase, self.layer, self.module, self.operator)
+
+    @property
+    def traffic(self) -> tuple:
+        """What never varies between repetitions, unlike times."""
+        return (self.calls, self.bytes_sent, self.rounds, self.tuples)
+
 
 class Inference(BaseModel):
-    """One forward pass at one party: wall clock and ledger."""
+    """Times of one forward pass at one party: wall clock, tuples, waiting for the peer when online."""
 
     model_config = ConfigDict(extra="forbid")
 
     seconds: float
-    lines: list[Line]
-
-    def sum(self, phase: Phase, field: str) -> float:
-        """Total of a field over one phase."""
-        return sum(getattr(line, field) for line in self.lines if line.phase == phase)
+    offline_seconds: float
+    waiting_seconds: float
 
 
 class PartyResult(BaseModel):
-    """One party's report. ``other_bytes_sent`` is what is no payload: greetings, probes, frame headers."""
+    """One party's report: every repetition's times, and one ledger, with mean times, for all of them.
+
+    ``other_bytes_sent`` is what is no payload: greetings, probes, frame headers.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     party: PartyInfo
     setup: list[Line]
-    warmups: list[Inference]
+    lines: list[Line]
+    warmup_seconds: list[float]
     inferences: list[Inference]
     masked_openings: int
     unmasked_openings: list[str]
@@ -69,61 +79,61 @@ class PartyResult(BaseModel):
 Pair = tuple[PartyResult, PartyResult]
 
 
+def average(runs: Sequence[list[Line]]) -> list[Line]:
+    """One ledger for several repetitions: their traffic, and the means of their times.
+
+    Raises RuntimeError when traffic varies between them.
+    """
+    first = {line.scope: line for line in runs[0]}
+    traffic = {scope: line.traffic for scope, line in first.items()}
+    seconds, waits = dict.fromkeys(first, 0.0), dict.fromkeys(first, 0.0)
+    for run in runs:
+        if {line.scope: line.traffic for line in run} != traffic:
+            raise RuntimeError("the traffic varies between repetitions")
+        for line in run:
+            seconds[line.scope] += line.seconds / len(runs)
+            waits[line.scope] += line.wait_seconds / len(runs)
+    return [
+        line.model_copy(update={"seconds": seconds[scope], "wait_seconds": waits[scope]})
+        for scope, line in first.items()
+    ]
+
+
 def merge_ledgers(parties: Pair) -> Ledger:
     """Both parties' ledgers as one: bytes by sender, rounds once, times at party 0, whose waiting is not
-    stretched by the tuples that it makes. Times are means over the repetitions; traffic does not vary.
+    stretched by the tuples that it makes.
 
-    Raises RuntimeError when rounds differ between the parties or traffic between repetitions.
+    Raises RuntimeError when the parties disagree on anything but times and bytes sent.
     """
-    setup = _phase("setup", parties[0].setup, parties[1].setup, 1)
-    runs = [[line for run in party.inferences for line in run.lines] for party in parties]
-    count = len(parties[0].inferences)
-    offline, online = (_phase(phase, runs[0], runs[1], count) for phase in ("offline", "online"))
+    setup = _phase("setup", parties[0].setup, parties[1].setup)
+    offline, online = (_phase(phase, parties[0].lines, parties[1].lines) for phase in ("offline", "online"))
     return Ledger(setup=setup, offline=offline, online=online)
 
 
-def _phase(phase: Phase, first: Iterable[Line], second: Iterable[Line], repetitions: int) -> PhaseLedger:
-    sums = [_by_scope(phase, lines) for lines in (first, second)]
-    entries = []
-    for scope, mine in sums[0].items():
-        theirs = sums[1].get(scope)
-        if theirs is None or theirs["rounds"] != mine["rounds"]:
-            raise RuntimeError(f"the parties disagree on the rounds of {scope}")
-        counts = (mine["calls"], mine["rounds"], mine["bytes_sent"], theirs["bytes_sent"], *mine["tuples"].values())
-        if any(value % repetitions for value in counts):
-            raise RuntimeError(f"the traffic of {scope} varies between repetitions")
-        entries.append(_entry(scope, mine, theirs, repetitions))
+def _phase(phase: Phase, first: list[Line], second: list[Line]) -> PhaseLedger:
+    mine, theirs = ({line.scope: line for line in lines if line.phase == phase} for lines in (first, second))
+    if mine.keys() != theirs.keys():
+        raise RuntimeError(f"only one party knows of {sorted(mine.keys() ^ theirs.keys(), key=str)}")
+    entries = [_entry(line, theirs[scope]) for scope, line in mine.items()]
     sent = tuple(sum(entry.bytes_sent[rank] for entry in entries) for rank in (0, 1))
     rounds = sum(entry.rounds for entry in entries)
     return PhaseLedger(bytes=sum(sent), bytes_sent=sent, rounds=rounds, entries=entries)
 
 
-def _by_scope(phase: Phase, lines: Iterable[Line]) -> dict[tuple, dict[str, Any]]:
-    sums: dict[tuple, dict[str, Any]] = {}
-    for line in lines:
-        if line.phase != phase:
-            continue
-        empty = {"calls": 0, "bytes_sent": 0, "rounds": 0, "seconds": 0.0, "wait_seconds": 0.0, "tuples": {}}
-        total = sums.setdefault((line.layer, line.module, line.operator), empty)
-        for field in ("calls", "bytes_sent", "rounds", "seconds", "wait_seconds"):
-            total[field] += getattr(line, field)
-        for kind, count in line.tuples.items():
-            total["tuples"][kind] = total["tuples"].get(kind, 0) + count
-    return sums
-
-
-def _entry(scope: tuple, mine: dict, theirs: dict, repetitions: int) -> Entry:
-    layer, module, operator = scope
+def _entry(mine: Line, theirs: Line) -> Entry:
+    for field in ("calls", "rounds", "tuples"):
+        if getattr(mine, field) != getattr(theirs, field):
+            raise RuntimeError(f"the parties disagree on the {field} of {mine.scope}")
     return Entry(
-        layer=layer,
-        module=module,
-        operator=operator,
-        calls=mine["calls"] // repetitions,
-        bytes_sent=(mine["bytes_sent"] // repetitions, theirs["bytes_sent"] // repetitions),
-        rounds=mine["rounds"] // repetitions,
-        seconds=mine["seconds"] / repetitions,
-        wait_seconds=mine["wait_seconds"] / repetitions,
-        tuples={kind: count // repetitions for kind, count in mine["tuples"].items()},
+        layer=mine.layer,
+        module=mine.module,
+        operator=mine.operator,
+        calls=mine.calls,
+        bytes_sent=(mine.bytes_sent, theirs.bytes_sent),
+        rounds=mine.rounds,
+        seconds=mine.seconds,
+        wait_seconds=mine.wait_seconds,
+        tuples=mine.tuples,
     )
 
 
@@ -131,13 +141,13 @@ def merge_latency(parties: Pair) -> Latency:
     """Wall clock at the slower party. Tuples made in line, at party 0, are the offline part."""
     runs = list(zip(parties[0].inferences, parties[1].inferences, strict=True))
     total = [max(a.seconds, b.seconds) for a, b in runs]
-    offline = [max(a.sum("offline", "seconds"), b.sum("offline", "seconds")) for a, b in runs]
+    offline = [max(a.offline_seconds, b.offline_seconds) for a, b in runs]
     online = [max(0.0, whole - part) for whole, part in zip(total, offline, strict=True)]
-    waiting = [a.sum("online", "wait_seconds") for a, _ in runs]
+    waiting = [a.waiting_seconds for a, _ in runs]
     quarters = statistics.quantiles(online, n=4, method="inclusive") if len(online) > 1 else [0.0, 0.0, 0.0]
     return Latency(
         warmup_total_seconds=[
-            max(a.seconds, b.seconds) for a, b in zip(parties[0].warmups, parties[1].warmups, strict=True)
+            max(pair) for pair in zip(parties[0].warmup_seconds, parties[1].warmup_seconds, strict=True)
         ],
         total_seconds=total,
         online_seconds=online,
