@@ -32,8 +32,9 @@ class Guard:
     def opening(self, shapes: Sequence[Sequence[int]]) -> None:
         """Tensors of these shapes are about to be opened together; raises UnexpectedOpening."""
         wanted = [tuple(shape) for shape in shapes]
-        if self._allowed is not None:
+        if self._allowed is not None and len(wanted) == 1:
             self.unmasked.append(self._allowed)
+            self._allowed = None
             return
         covering = [self._masks.popleft() for _ in range(min(len(wanted), len(self._masks)))]
         if covering != wanted:
@@ -42,14 +43,13 @@ class Guard:
 
     @contextmanager
     def output(self, name: str) -> Iterator[None]:
-        """Allow one unmasked opening, the planned output ``name``, inside this block."""
+        """Allow one unmasked opening, the planned output ``name``, inside this block, and demand it."""
         if self._masks:
             raise UnexpectedOpening(f"masks were handed out and never used before the output {name}")
-        before = len(self.unmasked)
         self._allowed = name
         try:
             yield
+            if self._allowed is not None:
+                raise UnexpectedOpening(f"the output {name} was never opened")
         finally:
             self._allowed = None
-        if len(self.unmasked) - before > 1:
-            raise UnexpectedOpening(f"more than one value was opened as the output {name}")
