@@ -7,12 +7,14 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from mpcbench.parties.party import Outcome
+    import torch
+
+    from mpcbench.parties.party import Outcome, Progress
     from mpcbench.secure.transport import Link
 
 
@@ -26,13 +28,16 @@ if TYPE_CHECKING:
 @click.option("--repetitions", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Client's.")
 @click.option("--warmups", type=click.IntRange(0, 10_000), default=0, show_default=True, help="Client's.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of this party [default: half the cores].")
-@click.option("--wait", type=click.FloatRange(0.1), default=10, show_default=True, help="Seconds for the peer to come.")
+@click.option("--wait", type=click.FloatRange(0.1), default=10, show_default=True,
+              help="Seconds for the peer to come.")
 @click.option("--patience", type=click.FloatRange(0.1), default=120, show_default=True,
               help="Seconds that the peer may be silent once it has come.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write both parties' reports to this JSON file.")
 @click.option("--logits", type=click.Path(path_type=Path), hidden=True)
 @click.option("--events", is_flag=True, hidden=True)
-def command(rank: int, rendezvous: str, shares: Path, wait: float, patience: float, events: bool, **options) -> None:  # noqa: ANN003
+def command(
+    rank: int, rendezvous: str, shares: Path, wait: float, patience: float, events: bool, **options: Any
+) -> None:  # fmt: skip
     """Start one party of a two-party run; start the other one too, here or on another host.
 
     Party 0 owns the model and listens at --rendezvous; party 1 owns the prompt and connects there.
@@ -104,9 +109,9 @@ def _take_part(
     return outcome
 
 
-def _tokenize(shares: Path, prompt: str):  # noqa: ANN202 (a torch tensor, imported late)
+def _tokenize(shares: Path, prompt: str) -> torch.Tensor:
     from mpcbench.errors import UserError
-    from mpcbench.pipeline.export import read_tokenizer
+    from mpcbench.parties.tokenizer import read_tokenizer
 
     tokens = read_tokenizer(shares)(prompt, return_tensors="pt").input_ids
     if tokens.shape[1] < 2:
@@ -114,9 +119,10 @@ def _tokenize(shares: Path, prompt: str):  # noqa: ANN202 (a torch tensor, impor
     return tokens
 
 
-def _reporter(events: bool):  # noqa: ANN202
+def _reporter(events: bool) -> Progress:
     if events:
-        return lambda what, done, total: _emit({"event": "progress", "what": what, "done": done, "total": total})
+        event = {"event": "progress"}
+        return lambda what, done, total: _emit({**event, "what": what, "done": done, "total": total})
     from mpcbench.cli.progress import reporter
 
     return reporter()
@@ -137,7 +143,7 @@ def _print(outcome: Outcome, rank: int, shares: Path) -> None:
         f"{latency.median_seconds:.2f} s (median of {len(latency.online_seconds)})"
     )
     if outcome.logits is not None:
-        from mpcbench.pipeline.export import read_tokenizer
+        from mpcbench.parties.tokenizer import read_tokenizer
 
         text = read_tokenizer(shares).decode([int(outcome.logits.argmax())])
         click.echo(f"next token: {text!r}")

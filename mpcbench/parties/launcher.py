@@ -119,10 +119,11 @@ class _Party:
         code = self.process.wait()
         self._threads[1].join(timeout=1)
         text = "".join(self.errors).strip()
-        sentences = [line.removeprefix("mpcbench: ") for line in text.splitlines() if line.startswith("mpcbench: ")]
+        mark = "mpcbench: "
+        sentences = [line.removeprefix(mark) for line in text.splitlines() if line.startswith(mark)]
         name = party_name(self.rank)
         if code < 0:
-            return PeerError(f"{name} was killed by signal {-code}: nothing of this run is kept; run it again.")
+            return PeerError(f"{name} was killed by signal {-code}: this run is lost, so run it again.")
         if sentences and code in (UserError.exit_code, PeerError.exit_code):
             kind = PeerError if code == PeerError.exit_code else UserError
             return kind(f"{name}: {sentences[-1]}")
@@ -144,9 +145,9 @@ class _Party:
 
 
 def _listening(party: _Party, events: queue.Queue) -> int:
-    rank, event = events.get()
+    _, event = events.get()
     while event is not None and "port" not in event:
-        rank, event = events.get()
+        _, event = events.get()
     if event is None:
         raise party.failure()
     return int(event["port"])
@@ -170,7 +171,8 @@ def _first_cause(parties: list[_Party], rank: int) -> Exception:
     other = parties[1 - rank]
     deadline = time.monotonic() + GRACE_SECONDS
     mine = parties[rank].failure()
-    while isinstance(mine, PeerError) and parties[rank].process.returncode > 0 and time.monotonic() < deadline:
+    lost_its_peer = isinstance(mine, PeerError) and parties[rank].process.returncode > 0
+    while lost_its_peer and time.monotonic() < deadline:
         if other.process.poll() is not None:
             return mine if other.process.returncode in (0, PeerError.exit_code) else other.failure()
         time.sleep(0.05)

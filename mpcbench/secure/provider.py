@@ -67,7 +67,7 @@ class FirstPartyProvider(TupleProvider):
             a, b = generate_kbit_random_tensor(size0), generate_kbit_random_tensor(size1)
             return _share_bits(size0, a), _share_bits(size1, b), _share_bits(size, a & b)
 
-    def B2A_rng(  # noqa: N802 (CrypTen's name)
+    def B2A_rng(
         self, size: Size, device: object = None
     ) -> tuple[ArithmeticSharedTensor, BinarySharedTensor]:
         """Arithmetic and exclusive-or shares of the same uniform bits."""
