@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import mpcbench
 from mpcbench.errors import UserError
@@ -29,7 +29,7 @@ class FixedPoint(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     ring_bits: Literal[64] = 64
-    fraction_bits: int = 16
+    fraction_bits: int = Field(default=16, ge=1, le=30)  # a product has twice as many, in 63 bits
 
 
 class _File(BaseModel):
