@@ -45,6 +45,7 @@ def command(
     """
     if events:
         threading.Thread(target=_end_with_launcher, daemon=True).start()
+    _check(rank, shares, options)
     # Listening comes before the heavy imports, so that the client can connect meanwhile.
     link = _meet(rank, rendezvous, wait, patience, events)
     try:
@@ -60,6 +61,22 @@ def _end_with_launcher() -> None:
     while os.read(0, 4096):
         pass
     os._exit(1)
+
+
+def _check(rank: int, shares: Path, options: dict[str, Any]) -> None:
+    """What can be known without a peer is said before waiting for one."""
+    from mpcbench.errors import UserError
+
+    given = sum(options[name] is not None for name in ("prompt", "token_ids"))
+    if rank == 1 and given != 1:
+        raise UserError("The client needs a prompt: give --prompt TEXT.")
+    if rank == 0 and given:
+        raise UserError("The prompt is the client's secret: give --prompt to the party with --rank 1 alone.")
+    if not shares.is_dir():
+        raise UserError(f"There is no folder {shares}: name this party's folder that mpcbench export wrote.")
+    for file in (options["out"], options["logits"]):
+        if file is not None and (file.is_dir() or not os.access(file.parent, os.W_OK)):
+            raise UserError(f"Cannot write {file}: name a file in a folder that exists and can be written.")
 
 
 def _meet(rank: int, rendezvous: str, wait: float, patience: float, events: bool) -> Link:
@@ -92,8 +109,6 @@ def _take_part(
     try:
         tokens = None
         if rank == 1:
-            if (prompt is None) == (token_ids is None):
-                raise UserError("The client needs a prompt: give --prompt TEXT.")
             tokens = load_file(token_ids)["tokens"] if token_ids else _tokenize(shares, prompt)
         threads = threads or max(1, (os.cpu_count() or 2) // 2)
         job = Job(rank, shares, load_protocol(protocol), threads, tokens, repetitions, warmups)

@@ -74,6 +74,6 @@ def address(text: str) -> tuple[str, int]:
     """``HOST:PORT`` (or ``[v6]:PORT``) in two; raises UserError when it is neither."""
     host, _, port = text.rpartition(":")
     host = host.strip("[]")
-    if not host or not port.isdigit() or int(port) > 65535:
+    if not host or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
         raise UserError(f"{text!r} is not an address: write HOST:PORT, such as 127.0.0.1:29500.")
     return host, int(port)
