@@ -6,6 +6,8 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +117,8 @@ def _take_part(
     except UserError as error:
         link.fail(str(error))
         raise
-    outcome = take_part(job, link, _reporter(events))
+    with _progress(events) as progress:
+        outcome = take_part(job, link, progress)
     if out is not None:
         reports = [result.model_dump() for result in outcome.results]
         out.write_text(json.dumps(reports), encoding="utf-8")
@@ -134,13 +137,16 @@ def _tokenize(shares: Path, prompt: str) -> torch.Tensor:
     return tokens
 
 
-def _reporter(events: bool) -> Progress:
+@contextmanager
+def _progress(events: bool) -> Iterator[Progress]:
     if events:
         event = {"event": "progress"}
-        return lambda what, done, total: _emit({**event, "what": what, "done": done, "total": total})
-    from mpcbench.cli.progress import reporter
+        yield lambda what, done, total: _emit({**event, "what": what, "done": done, "total": total})
+        return
+    from mpcbench.cli.progress import progress_bars
 
-    return reporter()
+    with progress_bars() as shown:
+        yield shown.step
 
 
 def _emit(event: dict) -> None:

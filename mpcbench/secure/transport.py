@@ -221,17 +221,18 @@ def _notice_dead_line(connection: socket.socket) -> None:
 
 
 def _line_is_dead(connection: socket.socket) -> bool:
-    """Whether bytes on their way have been repeated, and nothing answered, for DEAD_LINE_SECONDS.
+    """Whether the kernel has repeated itself, and nothing has answered, for DEAD_LINE_SECONDS.
 
     While bytes are on their way the kernel sends no keepalives, and gives up only after a quarter of an
-    hour. (TCP_USER_TIMEOUT would not do: it also ends a connection whose peer computes and does not read.)
+    hour. (TCP_USER_TIMEOUT would not do: it also ends a connection whose peer computes and does not read.
+    Here that peer's kernel answers every probe, so that two are never open.)
     """
     if sys.platform != "linux":
         return False
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 60)
-    # struct tcp_info of linux/tcp.h: eight bytes, of which the third is tcpi_retransmits, then words.
-    retransmits, unacked, last_ack_milliseconds = struct.unpack("@2xB21xI28xI", info)
-    return unacked > 0 and retransmits >= 3 and last_ack_milliseconds >= DEAD_LINE_SECONDS * 1000
+    # tcpi_retransmits, tcpi_probes and tcpi_last_ack_recv (milliseconds) of struct tcp_info, linux/tcp.h.
+    retransmits, probes, silence = struct.unpack("=2xBB52xI", info)
+    return max(retransmits, probes) >= 2 and silence >= DEAD_LINE_SECONDS * 1000
 
 
 def listen(host: str, port: int) -> socket.socket:

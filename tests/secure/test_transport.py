@@ -10,6 +10,7 @@ import time
 import pytest
 
 from mpcbench.errors import PeerError, UserError
+from mpcbench.secure import transport
 from mpcbench.secure.transport import (
     HEADER_BYTES,
     MAX_CONTROL_BYTES,
@@ -186,6 +187,19 @@ def test_patience_is_for_silence_and_not_for_the_whole() -> None:
         sender.start()
         assert _receive(Link(mine, "party 1", 0.6), 4) == b"slow"  # 1.2 s in all
         sender.join()
+
+
+def test_peer_that_computes_and_does_not_read_is_not_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "DEAD_LINE_SECONDS", 1)
+    payload = os.urandom(20 << 20)
+
+    def busy() -> bytes:
+        time.sleep(4)  # our buffers are full, its kernel says so again and again
+        return _swap(second, b"done", len(payload))
+
+    with links() as (first, second):
+        got = together(lambda: _swap(first, payload, 4), busy)
+    assert got == (b"done", payload)
 
 
 # Last words.
