@@ -17,11 +17,15 @@ ROOT = Path(__file__).parents[2]
 Found = TypeVar("Found")
 
 
-def start(*command: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen:
-    """``python -m COMMAND`` in this checkout, behind ``prefix``, with its output as text in pipes."""
+def start(*command: str, prefix: tuple[str, ...] = (), stdin: bool = False) -> subprocess.Popen:
+    """``python -m COMMAND`` in this checkout, behind ``prefix``, with its output as text in pipes.
+
+    ``stdin`` asks for a pipe there too, otherwise it is empty.
+    """
     return subprocess.Popen(
         [*prefix, sys.executable, "-m", *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 

@@ -26,8 +26,9 @@ def _free_port() -> int:
         return server.getsockname()[1]
 
 
-def _party(rank: int, shares: Path, *options: str) -> subprocess.Popen:
-    return start("mpcbench", "party", "--rank", str(rank), "--shares", str(shares / f"party{rank}"), *options)
+def _party(rank: int, shares: Path, *options: str, stdin: bool = False) -> subprocess.Popen:
+    folder = str(shares / f"party{rank}")
+    return start("mpcbench", "party", "--rank", str(rank), "--shares", folder, *options, stdin=stdin)
 
 
 def _end(process: subprocess.Popen) -> tuple[int, str, str]:
@@ -108,6 +109,17 @@ def test_peer_that_never_comes(exported: Exported) -> None:
         f"party 0 (model owner) is not at 127.0.0.1:{port} "
         "(Connection refused; tried for 1 s): start it there."
     )
+
+
+def test_started_by_a_launcher_a_party_ends_with_it(exported: Exported) -> None:
+    """Its standard input closes when the launcher dies; here nothing else would tell."""
+    party = _party(0, exported.client, "--rendezvous", "127.0.0.1:0", "--wait", "60", "--events", stdin=True)
+    assert json.loads(party.stdout.readline())["event"] == "listening"
+    assert party.poll() is None
+    party.stdin.close()
+    assert party.wait(timeout=5) == 1
+    party.stdout.close()
+    party.stderr.close()
 
 
 def test_by_default_a_party_waits_ten_seconds() -> None:

@@ -88,7 +88,7 @@ def test_logits_agree_with_plaintext(checkpoint: Checkpoint, folder: ShareFolder
         interpreter.on_node = lambda: seen.append(1)
         settings = crypten.cfg.config
         logits = interpreter.infer(TOKENS, TOKENS.shape[1])
-        assert crypten.cfg.config == settings  # what an operator sets ends with it
+        assert crypten.cfg.config is settings  # what an operator sets ends with it
         guard, ledger = communicator.guard, communicator.ledger
     with torch.no_grad():
         expected = checkpoint.model(TOKENS).logits[0, -1]

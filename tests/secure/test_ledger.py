@@ -45,7 +45,7 @@ def test_seconds_are_exclusive_and_complete() -> None:
     outer, inner = ledger.tallies[OUTER].seconds, ledger.tallies[INNER].seconds
     assert inner >= 0.2
     assert outer >= 0.1
-    assert outer + inner == pytest.approx(whole, abs=0.02)  # 0.5 if the inner time counted twice
+    assert outer + inner == pytest.approx(whole, abs=0.1)  # off by 0.2 if the inner time counted twice
 
 
 def test_time_between_scopes_belongs_to_none() -> None:
@@ -61,12 +61,12 @@ def test_offline_is_the_same_operators_other_phase() -> None:
     with ledger.scope(*OUTER):
         ledger.sent(64, 1, 0.0)
         with ledger.offline():
-            time.sleep(0.05)
+            time.sleep(0.3)
             ledger.tuples("mul_triple", 12)
             ledger.tuples("mul_triple", 3)
     offline = ledger.tallies[OUTER._replace(phase="offline")]
     assert (offline.tuples, offline.bytes_sent, offline.rounds) == ({"mul_triple": 15}, 0, 0)
-    assert offline.seconds >= 0.05 > ledger.tallies[OUTER].seconds
+    assert offline.seconds >= 0.3 > ledger.tallies[OUTER].seconds
     assert not ledger.tallies[OUTER].tuples
 
 

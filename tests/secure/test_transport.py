@@ -217,6 +217,16 @@ def test_failure_reaches_the_peer_as_a_sentence(size: int) -> None:
     assert str(caught) == "party 0 gave up: the disk is full: free some."
 
 
+def test_failure_is_heard_although_the_connection_is_reset() -> None:
+    with links() as (first, second):
+        _send(second, b"never read")
+        first.fail("out of memory.")
+        first.close()
+        time.sleep(0.1)
+        with pytest.raises(PeerError, match=r"^party 0 gave up: out of memory\.$"):
+            _swap(second, bytes(8))
+
+
 def test_failure_is_heard_by_who_waits_for_a_control_message() -> None:
     with links() as (first, second):
         first.fail("wrong folder.")
