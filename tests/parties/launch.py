@@ -5,6 +5,7 @@ Runs both parties for as long as anybody lets it, and prints a line when the fir
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from mpcbench.parties.launcher import LocalRun, run_here
 
 def main() -> None:
     """Run until a signal comes."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     tokens = torch.tensor([[int(token) for token in sys.argv[2].split(",")]])
     run = LocalRun(Path(sys.argv[1]), "crypten", tokens, repetitions=5000, warmups=0, threads=1)
     with reported():
