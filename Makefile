@@ -37,6 +37,7 @@ compare: $(STAMP) ## Run the main job: SmolLM2-135M with LAYERS polynomial layer
 
 test: $(STAMP) ## Check the style and run all tests (ARGS="-k word" for some)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: $(STAMP) ## Run the benchmarks and write results/benchmarks.json

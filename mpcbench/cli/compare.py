@@ -22,9 +22,15 @@ def _counts(context: click.Context, parameter: click.Parameter, text: str) -> li
 
 
 @click.command()
-@click.option("--model", default="smollm2-135m", show_default=True, help="Name, Hub id, folder or .gguf file.")
-@click.option("--layers", callback=_counts, default="0,8,16", show_default=True, help="Numbers of polynomial layers.")
-@click.option("--degree", type=int, default=2, show_default=True, help="Degree of the polynomials: 2, 3 or 4.")
+@click.option(
+    "--model", default="smollm2-135m", show_default=True, help="Name, Hub id, folder or .gguf file."
+)
+@click.option(
+    "--layers", callback=_counts, default="0,8,16", show_default=True, help="Numbers of polynomial layers."
+)
+@click.option(
+    "--degree", type=int, default=2, show_default=True, help="Degree of the polynomials: 2, 3 or 4."
+)
 @click.option("--placement", default="least-sensitive", show_default=True,
               help="Which layers: least-sensitive, first, last.")  # fmt: skip
 @workload_options

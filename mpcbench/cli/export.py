@@ -11,11 +11,17 @@ from mpcbench.cli.output import json_option, print_json, print_table
 
 @click.command()
 @click.argument("checkpoint")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write to.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write to."
+)
 @click.option("--embedding", type=click.Choice(["client", "private"]), default="client", show_default=True,
               help="Where tokens are embedded: a public table at the client, or under MPC.")  # fmt: skip
 @click.option("--protocol", default="crypten", show_default=True, help="Decides the fixed-point format.")
-@click.option("--calibration-data", metavar="FILE", help="Text for the ranges of approximations. Default: packaged text.")
+@click.option(
+    "--calibration-data",
+    metavar="FILE",
+    help="Text for the ranges of approximations. Default: packaged text.",
+)
 @json_option
 def command(
     checkpoint: str, out: Path, embedding: str, protocol: str, calibration_data: str | None, as_json: bool
@@ -51,7 +57,8 @@ def command(
         return
     from rich.table import Table
 
-    title = f"{info.name}, {len(info.polynomial_layers)} of {info.layers} layers polynomial, embedding: {embedding}"
+    replaced = f"{len(info.polynomial_layers)} of {info.layers} layers polynomial"
+    title = f"{info.name}, {replaced}, embedding: {embedding}"
     table = Table("party", "folder", "MB", title=title)
     for row in rows:
         table.add_row(f"{row['party']} ({row['holder']})", row["folder"], f"{row['bytes'] / 1e6:.1f}")

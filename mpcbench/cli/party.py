@@ -30,10 +30,16 @@ if TYPE_CHECKING:
 @click.option("--repetitions", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Client's.")
 @click.option("--warmups", type=click.IntRange(0, 10_000), default=0, show_default=True, help="Client's.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of this party [default: half the cores].")
-@click.option("--wait", type=click.FloatRange(0.1), default=10, show_default=True,
-              help="Seconds for the peer to come.")
-@click.option("--patience", type=click.FloatRange(0.1), default=120, show_default=True,
-              help="Seconds that the peer may be silent once it has come.")
+@click.option(
+    "--wait", type=click.FloatRange(0.1), default=10, show_default=True, help="Seconds for the peer to come."
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(0.1),
+    default=120,
+    show_default=True,
+    help="Seconds that the peer may be silent once it has come.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write both parties' reports to this JSON file.")
 @click.option("--logits", type=click.Path(path_type=Path), hidden=True)
 @click.option("--events", is_flag=True, hidden=True)

@@ -23,14 +23,18 @@ _OPTIONS = (
         "--embedding", type=click.Choice(["client", "private"]), default="client", show_default=True,
         help="Where tokens are embedded: a public table at the client, or under MPC.",
     ),
-    click.option("--repetitions", type=click.IntRange(1, 10_000), default=3, show_default=True, help="Timed runs."),
-    click.option("--warmups", type=click.IntRange(0, 10_000), default=1, show_default=True, help="Untimed runs."),
-    click.option("--threads", type=click.IntRange(1), help="Threads of each party [default: half the cores]."),
+    click.option("--repetitions", type=click.IntRange(1, 10_000), default=3, show_default=True,
+                 help="Timed runs."),
+    click.option("--warmups", type=click.IntRange(0, 10_000), default=1, show_default=True,
+                 help="Untimed runs."),
+    click.option("--threads", type=click.IntRange(1),
+                 help="Threads of each party [default: half the cores]."),
     click.option("--rendezvous", default="127.0.0.1:0", show_default=True,
                  help="HOST:PORT where the parties meet; port 0 is a free one."),
-    click.option("--calibration-data", metavar="FILE", help="Text (a passage a line) or ARC's JSONL. Default: packaged text."),
+    click.option("--calibration-data", metavar="FILE",
+                 help="Text (a passage a line) or ARC's JSONL. Default: packaged text."),
     click.option("--task-data", type=click.Path(path_type=Path), metavar="FILE",
-                 help="Questions in ARC's JSONL format. Default: arc_easy from the Hub, or the packaged set."),
+                 help="Questions as ARC's JSONL. Default: arc_easy from the Hub, or the packaged set."),
     click.option("--limit", type=click.IntRange(1), help="Score only the first questions."),
     click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=Path("results"),
                  show_default=True, help="Folder for records, tables and figures."),
@@ -62,7 +66,9 @@ def settings(
         prompt = checkpoint.tokenizer.decode(ids[0])
     limit = int(checkpoint.model.config.max_position_embeddings)
     if not 2 <= ids.shape[1] <= limit:
-        raise UserError(f"The prompt has {ids.shape[1]} tokens and the model takes 2 to {limit}: change --prompt.")
+        raise UserError(
+            f"The prompt has {ids.shape[1]} tokens and the model takes 2 to {limit}: change --prompt."
+        )
     threads = threads or max(1, (os.cpu_count() or 2) // 2)
     return Settings(protocol, chosen, prompt, ids, embedding, repetitions, warmups, threads, rendezvous)
 

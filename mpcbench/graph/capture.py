@@ -69,7 +69,9 @@ def capture(model: nn.Module) -> Captured:
     except Exception as error:  # torch.export raises whatever the traced code trips over
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         kind = type(model).__name__
-        raise UserError(f"torch.export cannot capture {kind} ({reason}): use a Llama-family model.") from error
+        raise UserError(
+            f"torch.export cannot capture {kind} ({reason}): use a Llama-family model."
+        ) from error
     finally:
         model.config._attn_implementation = implementation
     return _captured(program)
@@ -82,8 +84,10 @@ def _captured(program: torch.export.ExportedProgram) -> Captured:
     for placeholder, name in names.items():
         value = program.state_dict.get(name)
         tensors[placeholder] = program.constants[name] if value is None else value
-    lifted = {name: program.constants[target] for name, target in
-              signature.inputs_to_lifted_tensor_constants.items()}
+    lifted = {
+        name: program.constants[target]
+        for name, target in signature.inputs_to_lifted_tensor_constants.items()
+    }
     tensors.update(lifted)
     inputs = set(signature.user_inputs)
     tokens = next(n for n in program.graph.nodes if n.op == "placeholder" and n.name in inputs)
@@ -94,5 +98,5 @@ def _captured(program: torch.export.ExportedProgram) -> Captured:
 def _short(path: str) -> str:
     """Drop the wrapper's and Transformers' own prefixes: ``layers.3.mlp.gate_proj``."""
     while path.startswith("model."):
-        path = path[len("model."):]
+        path = path[len("model.") :]
     return "" if path == "model" else path

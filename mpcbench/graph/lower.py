@@ -98,7 +98,9 @@ class _Builder:
         grouped = {"shape": [1, kv_heads, -1, dim]}
         rows = self._add(f"{name}_q", "reshape", [q], attrs=grouped, node=node)
         keys = self._add(f"{name}_k", "transpose", [k], attrs={"dims": [2, 3]}, node=node)
-        scores = self._add(f"{name}_scores", "matmul", [rows, keys], attrs={"scale": attrs["scale"]}, node=node)
+        scores = self._add(
+            f"{name}_scores", "matmul", [rows, keys], attrs={"scale": attrs["scale"]}, node=node
+        )
         weights = self._add(f"{name}_softmax", "softmax", [scores], attrs={"groups": groups}, node=node)
         mixed = self._add(f"{name}_mix", "matmul", [weights, v], node=node)
         ungrouped = {"shape": [1, attrs["heads"], -1, dim]}
@@ -117,5 +119,7 @@ class _Builder:
     ) -> str:  # fmt: skip
         origin = self.captured.origin(node)
         path = "output" if op == "output" else origin.path
-        self.nodes.append(Node(name, op, tuple(inputs), tuple(weights or ()), dict(attrs or {}), origin.layer, path))
+        self.nodes.append(
+            Node(name, op, tuple(inputs), tuple(weights or ()), dict(attrs or {}), origin.layer, path)
+        )
         return name

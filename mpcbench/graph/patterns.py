@@ -18,8 +18,14 @@ from mpcbench.graph.capture import Captured
 
 aten = torch.ops.aten
 _CASTS = {
-    aten.to.dtype, aten.to.device, aten.to.dtype_layout, aten.contiguous.default, aten.clone.default,
-    aten.alias.default, aten.detach.default, aten.dropout.default,
+    aten.to.dtype,
+    aten.to.device,
+    aten.to.dtype_layout,
+    aten.contiguous.default,
+    aten.clone.default,
+    aten.alias.default,
+    aten.detach.default,
+    aten.dropout.default,
 }
 _RESHAPES = {aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.unsqueeze.default}
 _END = 2**62  # slices to the end carry a huge number
@@ -51,7 +57,9 @@ def match(captured: Captured, node: FxNode) -> Match:
         if found is not None:
             return found
     where = captured.origin(node).path or "the model"
-    raise UserError(f"{where} uses {node.target}, for which there is no secure operator: use a Llama-family model.")
+    raise UserError(
+        f"{where} uses {node.target}, for which there is no secure operator: use a Llama-family model."
+    )
 
 
 def concrete_shape(node: FxNode) -> list[int]:
@@ -181,8 +189,12 @@ def _is_rotate_half(node: FxNode, x: FxNode, half: int) -> bool:
     negated, kept = (settled(part) for part in node.args[0])
     upper = settled(negated.args[0]) if _is(negated, aten.neg.default) else None
     return (
-        _is(upper, aten.slice.Tensor) and settled(upper.args[0]) is x and upper.args[2] == half
-        and _is(kept, aten.slice.Tensor) and settled(kept.args[0]) is x and kept.args[3] == half
+        _is(upper, aten.slice.Tensor)
+        and settled(upper.args[0]) is x
+        and upper.args[2] == half
+        and _is(kept, aten.slice.Tensor)
+        and settled(kept.args[0]) is x
+        and kept.args[3] == half
     )
 
 
@@ -198,7 +210,9 @@ def _attention(captured: Captured, node: FxNode) -> Match | None:
     k, v = _unrepeated(k), _unrepeated(v)
     groups = int(q.meta["val"].shape[1]) // int(k.meta["val"].shape[1])
     shape = [int(q.meta["val"].shape[i]) for i in (1, 3)]
-    return Match("attention", [q, k, v], [], {"scale": scale, "groups": groups, "heads": shape[0], "dim": shape[1]})
+    return Match(
+        "attention", [q, k, v], [], {"scale": scale, "groups": groups, "heads": shape[0], "dim": shape[1]}
+    )
 
 
 def _unrepeated(node: FxNode) -> FxNode:

@@ -97,7 +97,9 @@ class SecureGraph:
             }
             graph = cls(**body)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{origin} is not a graph of mpcbench ({error}): export the model again.") from None
+            raise UserError(
+                f"{origin} is not a graph of mpcbench ({error}): export the model again."
+            ) from None
         graph.check(origin)
         return graph
 

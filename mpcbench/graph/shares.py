@@ -126,7 +126,9 @@ def read_shares(folder: Path, rank: int | None = None) -> ShareFolder:
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"{folder} is not a whole share folder ({error}): export the model again.") from None
     if rank is not None and found != rank:
-        raise UserError(f"{folder} holds the shares of party {found}, not of party {rank}: name party{rank}'s.")
+        raise UserError(
+            f"{folder} holds the shares of party {found}, not of party {rank}: name party{rank}'s."
+        )
     wrong = [
         name for name, declared in graph.weights.items()
         if declared.secret and (name not in shares or tuple(shares[name].shape) != tuple(declared.shape)

@@ -57,7 +57,9 @@ def compare(
         where = f"{count} polynomial layers ({index + 1} of {len(plan.layers)})"
         stage(f"{where}: checkpoint")
         checkpoint = _checkpoint(plan, original, count, progress)
-        records.append(_one(plan, original, checkpoint, questions, progress, lambda text, w=where: stage(f"{w}: {text}")))
+        records.append(
+            _one(plan, original, checkpoint, questions, progress, lambda text, w=where: stage(f"{w}: {text}"))
+        )
     return records
 
 
@@ -65,7 +67,9 @@ def check_counts(counts: list[int], total: int) -> None:
     """Raise UserError unless the counts are distinct and between 0 and the number of layers."""
     for count in counts:
         if not 0 <= count <= total:
-            raise UserError(f"--layers {count} is out of range: the model has {total} layers, give 0 to {total}.")
+            raise UserError(
+                f"--layers {count} is out of range: the model has {total} layers, give 0 to {total}."
+            )
         if counts.count(count) > 1:
             raise UserError(f"--layers names {count} more than once: name each number once.")
 
@@ -96,7 +100,14 @@ def _one(
         export(checkpoint, Path(scratch), plan.settings.embedding, bits, plan.texts, progress)
         stage("two parties, secret-shared")
         record = measure(
-            Path(scratch), model_info(checkpoint), checkpoint, original, plan.settings, evaluation, key, progress
+            Path(scratch),
+            model_info(checkpoint),
+            checkpoint,
+            original,
+            plan.settings,
+            evaluation,
+            key,
+            progress,
         )
     write(record, plan.results)
     return record

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from mpcbench.checkpoints import Checkpoint, read_provenance
 from mpcbench.distill import Texts
@@ -15,12 +15,12 @@ from mpcbench.errors import UserError
 from mpcbench.graph.lower import lower
 from mpcbench.graph.ranges import Observer, observe
 from mpcbench.graph.shares import write_shares
+from mpcbench.parties.tokenizer import TOKENIZER
 from mpcbench.records.schema import ModelInfo
 
 RANGE_TEXTS = 48
 """How many calibration passages the ranges are measured on."""
 RANGE_TOKENS = 128
-TOKENIZER = "tokenizer"
 
 Progress = Callable[[str, int, int], None]
 
@@ -87,14 +87,3 @@ def model_info(checkpoint: Checkpoint) -> ModelInfo:
         calibration=provenance.calibration if provenance else "none",
         checkpoint_sha256=checkpoint.sha256,
     )
-
-
-def read_tokenizer(shares: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in the client's share folder; UserError when it is not there."""
-    folder = shares / TOKENIZER
-    if not folder.is_dir():
-        raise UserError(f"{shares} holds no tokenizer: name the client's folder, party1, of an export.")
-    try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} is not a tokenizer ({error}): export the model again.") from None

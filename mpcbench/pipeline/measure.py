@@ -130,7 +130,9 @@ def _link_info(outcome: Outcome) -> LinkInfo:
     )
 
 
-def _agreement(outcome: Outcome, checkpoint: Checkpoint, original: Checkpoint, tokens: torch.Tensor) -> Agreement:
+def _agreement(
+    outcome: Outcome, checkpoint: Checkpoint, original: Checkpoint, tokens: torch.Tensor
+) -> Agreement:
     with torch.no_grad():
         plain = checkpoint.model(tokens).logits[0, -1]
         same = original is checkpoint

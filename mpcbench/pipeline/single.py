@@ -20,7 +20,9 @@ def check_shares(shares: Path, checkpoint: Checkpoint, settings: Settings) -> Se
     graph = SecureGraph.read(shares / "party0" / "graph.json")
     if graph.model.get("checkpoint_sha256") != checkpoint.sha256:
         name = graph.model.get("name", "another model")
-        raise UserError(f"{shares} was exported from other weights ({name}): name that checkpoint, or export again.")
+        raise UserError(
+            f"{shares} was exported from other weights ({name}): name that checkpoint, or export again."
+        )
     return replace(settings, embedding=graph.embedding)
 
 

@@ -67,9 +67,7 @@ class FirstPartyProvider(TupleProvider):
             a, b = generate_kbit_random_tensor(size0), generate_kbit_random_tensor(size1)
             return _share_bits(size0, a), _share_bits(size1, b), _share_bits(size, a & b)
 
-    def B2A_rng(
-        self, size: Size, device: object = None
-    ) -> tuple[ArithmeticSharedTensor, BinarySharedTensor]:
+    def B2A_rng(self, size: Size, device: object = None) -> tuple[ArithmeticSharedTensor, BinarySharedTensor]:
         """Arithmetic and exclusive-or shares of the same uniform bits."""
         with self._made("bit", torch.Size(size).numel(), [size]):
             if self.rank != 0:

@@ -16,7 +16,11 @@ FRACTION_BITS = 16
 
 def mlp_graph(glu: str, width: int, channels: int) -> SecureGraph:
     """One gated MLP: two projections of the same input, the GLU, one projection back."""
-    shapes = {"gate.weight": (channels, width), "up.weight": (channels, width), "down.weight": (width, channels)}
+    shapes = {
+        "gate.weight": (channels, width),
+        "up.weight": (channels, width),
+        "down.weight": (width, channels),
+    }
     extra: dict[str, tuple[int, ...]] = {"quadratic_glu": {"offset": (channels,)}}.get(glu, {})
     nodes = [
         Node("x", "tokens"),
@@ -95,7 +99,9 @@ def _random_shares(graph: SecureGraph, rank: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     shares = {}
     for name, declared in graph.weights.items():
-        value = encode(torch.randn(declared.shape, generator=generator) / declared.shape[-1] ** 0.5, FRACTION_BITS)
+        value = encode(
+            torch.randn(declared.shape, generator=generator) / declared.shape[-1] ** 0.5, FRACTION_BITS
+        )
         mask = torch.randint(-(2**62), 2**62, declared.shape, generator=generator)
         shares[name] = mask if rank == 0 else value - mask
     return shares

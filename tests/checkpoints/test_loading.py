@@ -92,5 +92,5 @@ def test_a_file_that_is_no_gguf(tmp_path, monkeypatch):
 
 def test_an_unreachable_hub(monkeypatch, tmp_path):
     monkeypatch.setattr(mpcbench.hub, "reachable", lambda: False)
-    with pytest.raises(UserError, match="cannot be reached.*give smollm2-135m"):
+    with pytest.raises(UserError, match=r"cannot be reached.*give smollm2-135m"):
         load("nobody/nothing-of-this-name")

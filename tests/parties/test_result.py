@@ -115,9 +115,7 @@ def _timed(*times: tuple[float, float, float]) -> list[Inference]:
 
 def test_latency_is_that_of_the_slower_party_without_the_offline_part() -> None:
     first = _result(0, inferences=_timed((2.0, 0.5, 0.1), (3.0, 0.5, 0.2), (9.0, 1.0, 0.3)))
-    second = _result(
-        1, warmup_seconds=[11.0], inferences=_timed((2.5, 0.1, 1), (2.0, 0.1, 1), (8.0, 0.1, 1))
-    )
+    second = _result(1, warmup_seconds=[11.0], inferences=_timed((2.5, 0.1, 1), (2.0, 0.1, 1), (8.0, 0.1, 1)))
     latency = merge_latency((first, second))
     assert latency.total_seconds == [2.5, 3.0, 9.0]
     assert latency.offline_seconds == [0.5, 0.5, 1.0]

@@ -20,7 +20,8 @@ def run_pair(function: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
     results = context.Queue()
     port = context.Queue()
     processes = [
-        context.Process(target=_party, args=(rank, port, results, function, args), daemon=True) for rank in (0, 1)
+        context.Process(target=_party, args=(rank, port, results, function, args), daemon=True)
+        for rank in (0, 1)
     ]
     for process in processes:
         process.start()

@@ -54,7 +54,9 @@ class Matmul(Operator):
 
     @classmethod
     def sample(cls) -> Sample:
-        return Sample(Node("y", cls.op, attrs={"scale": 0.125}), [_values(1, 3, 24, 64), _values(1, 3, 64, 8)])
+        return Sample(
+            Node("y", cls.op, attrs={"scale": 0.125}), [_values(1, 3, 24, 64), _values(1, 3, 64, 8)]
+        )
 
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         left, right = inputs

@@ -90,7 +90,10 @@ class RMSNorm(Operator):
         x = torch.randn(1, 6, 64, generator=torch.Generator().manual_seed(6))
         x = x * torch.tensor([900.0, 0.3, 1, 2, 4, 0.5])[:, None]
         squares = x.pow(2).mean(-1).flatten()
-        ranges = {"first": [float(squares[0])] * 2, "rest": [float(squares[1:].min()), float(squares[1:].max())]}
+        ranges = {
+            "first": [float(squares[0])] * 2,
+            "rest": [float(squares[1:].min()), float(squares[1:].max())],
+        }
         return Sample(Node("y", cls.op, attrs={"eps": 1e-6, "range": ranges}), [x])
 
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
@@ -121,14 +124,15 @@ class RMSNorm(Operator):
         """Plans for the first position and for the rest, with the same number of steps."""
         ranges = node.attrs.get("range")
         if not ranges:
-            raise UserError(f"{node.module} has no calibrated range: export the model again, with calibration.")
+            raise UserError(
+                f"{node.module} has no calibrated range: export the model again, with calibration."
+            )
         p, widen = self.params, self.params.margin
         first, rest = ([low / widen, high * widen] for low, high in (ranges["first"], ranges["rest"]))
         steps = p.sqrt_nr_iters or max(
             plan(*span, p.exp_iterations).iterations for span in (tuple(first), tuple(rest))
         )
         return plan(*first, p.exp_iterations, steps), plan(*rest, p.exp_iterations, steps)
-
 
 
 OPERATORS = (RMSNorm,)
