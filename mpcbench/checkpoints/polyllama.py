@@ -22,6 +22,11 @@ DEGREES = (2, 3, 4)
 # silu(g) = g/2 + g^2/4 - g^4/48 + O(g^6): where an uncalibrated layer starts.
 SILU_SERIES = (0.0, 0.5, 0.25, 0.0, -1.0 / 48.0)
 
+MIN_LEADING = 1e-3
+"""Smallest |a| of a quadratic a g^2 + b g + c that is completed to a square on export.
+
+Below it b / 2 sqrt|a| would need more integer bits than fixed point has to spare."""
+
 
 class PolyLlamaConfig(LlamaConfig):
     """A Llama configuration and the set of layers whose GLU is polynomial.

@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from mpcbench.checkpoints.polyllama import SILU_SERIES
+from mpcbench.checkpoints.polyllama import MIN_LEADING, SILU_SERIES
 
 RIDGE = 1e-6
 """Pull towards the shared polynomial, relative to a channel's total weight: seen only where data is not."""
@@ -65,11 +65,23 @@ class Moments:
 
         A channel that the data leaves open (it is always off, or its gate never moves) gets the layer's
         shared polynomial, towards which ``ridge`` pulls; with ``per_channel=False`` all channels get it.
+        A quadratic keeps |a| >= ``MIN_LEADING``, so that export can complete the square.
         """
         prior = self.shared(output_weight)[:, None].expand(-1, self.powers.shape[1])
         if not per_channel:
             return prior.clone()
-        return _solve(self.powers, self.targets, prior, ridge)
+        free = _solve(self.powers, self.targets, prior, ridge)
+        return free if self.degree > 2 else self._with_floor(free, prior, ridge)
+
+    def _with_floor(self, free: torch.Tensor, prior: torch.Tensor, ridge: float) -> torch.Tensor:
+        """The best quadratics with |a| at least ``MIN_LEADING``.
+
+        The objective is convex in a: where the free optimum lies below the floor, the nearer of the two
+        bounds is best, and b and c are fitted again to what a leaves over.
+        """
+        bound = torch.full_like(free[2], MIN_LEADING).copysign(free[2])
+        rest = _solve(self.powers[:3], self.targets[:2] - bound * self.powers[2:4], prior[:2], ridge)
+        return torch.where(free[2].abs() < MIN_LEADING, torch.cat([rest, bound[None]]), free)
 
 
 def _solve(powers: torch.Tensor, targets: torch.Tensor, prior: torch.Tensor, ridge: float) -> torch.Tensor:

@@ -7,7 +7,8 @@ Three foldings, each exact in real arithmetic:
 - a quadratic GLU ``(a g² + b g + c) u`` is completed to a square: with ``s = sign(a)`` it equals
   ``(ĝ² + d) û`` where ``ĝ = √|a| (g + b/2a)``, ``û = s u`` and ``d = s (c − b²/4a)``. The scale and the
   shift go into the gate projection and its bias, the sign into the up projection; ``d`` is one secret
-  number a channel. No coefficient is multiplied online, and none, not even its sign, is public.
+  number a channel. No coefficient is multiplied online, and none, not even its sign, is public. A layer
+  with an ``|a|`` below :data:`~mpcbench.checkpoints.polyllama.MIN_LEADING` keeps explicit coefficients.
 """
 
 from __future__ import annotations
@@ -17,13 +18,10 @@ from dataclasses import replace
 
 import torch
 
+from mpcbench.checkpoints.polyllama import MIN_LEADING
 from mpcbench.graph.secure_graph import Node, SecureGraph
 
 Weights = dict[str, torch.Tensor]
-
-MIN_LEADING = 1e-3
-"""Smallest |a| that is folded. Below it b/2√|a| would need more integer bits than fixed point has to
-spare, and the square and ``d`` would cancel; such layers keep explicit coefficients."""
 
 _LINEAR_IN_X = {"reshape", "transpose", "rope"}
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch.nn import functional
@@ -65,8 +67,9 @@ def test_a_polynomial_a_channel_is_closer_than_one_a_layer(tiny):
 
 def test_the_second_time_comes_from_the_cache(tiny, monkeypatch):
     folder = calibrate(tiny, 2, texts=TEXTS)
+    module = sys.modules[calibrate.__module__]
     for name in ("fit_layers", "sensitivities"):
-        monkeypatch.setattr(f"mpcbench.distill.calibrate.{name}", None)
+        monkeypatch.setattr(module, name, None)
     assert calibrate(tiny, 2, texts=TEXTS) == folder
 
 
@@ -135,7 +138,7 @@ def test_a_failure_leaves_no_checkpoint(tiny, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mpcbench.distill.calibrate.write_provenance", full)
+    monkeypatch.setattr(sys.modules[calibrate.__module__], "write_provenance", full)
     with pytest.raises(OSError, match="No space"):
         calibrate(tiny, 1, 2, "first", TEXTS)
     assert list((tmp_path / "cache" / "checkpoints").iterdir()) == []
