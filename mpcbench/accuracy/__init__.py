@@ -8,7 +8,6 @@ first two and remembers.
 from mpcbench.accuracy.cache import Evaluation, cached_evaluate
 from mpcbench.accuracy.distance import agreement, fidelity, task_texts
 from mpcbench.accuracy.harness import evaluate
-from mpcbench.accuracy.progress import progress_bar
 from mpcbench.accuracy.questions import load_questions
 
 __all__ = [
@@ -18,6 +17,5 @@ __all__ = [
     "evaluate",
     "fidelity",
     "load_questions",
-    "progress_bar",
     "task_texts",
 ]

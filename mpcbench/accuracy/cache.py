@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +14,7 @@ from mpcbench.accuracy.distance import fidelity, question_texts
 from mpcbench.accuracy.harness import score
 from mpcbench.accuracy.questions import QuestionSet, load_questions
 from mpcbench.paths import cache_dir, whole_file
+from mpcbench.progress import Progress, silent
 from mpcbench.records.schema import Accuracy, Fidelity
 
 
@@ -41,7 +41,7 @@ def cached_evaluate(
     original: Loaded,
     task_data: Path | None = None,
     limit: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Accuracy of ``checkpoint`` and its fidelity to ``original`` on the same questions; cached.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mpcbench.compat  # noqa: F401  -- before transformers
 from mpcbench.accuracy.questions import QuestionSet, load_questions
 from mpcbench.errors import UserError
+from mpcbench.progress import Progress, silent
 from mpcbench.records.schema import Agreement, Fidelity
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def fidelity(
     tokenizer,
     texts: Sequence[str],
     description: str,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> Fidelity:
     """Mean KL(original || model) in nats a token, and how often both predict the same token.
 
@@ -65,8 +66,7 @@ def fidelity(
             equal += int((reference.argmax(-1) == candidate.argmax(-1)).sum())
             total += len(reference)
             done += len(batch)
-            if progress is not None:
-                progress(done, len(rows))
+            progress("comparing texts", done, len(rows))
     # Rounding can leave a sum of zeros a hair below zero; a divergence is not negative.
     return Fidelity(
         text=description, tokens=total, kl=max(divergence / total, 0.0), argmax_agreement=equal / total

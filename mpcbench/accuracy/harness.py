@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -21,10 +21,8 @@ import mpcbench.compat  # noqa: F401  -- before transformers and lm_eval
 from mpcbench.accuracy.prefix import log_likelihoods
 from mpcbench.accuracy.questions import Question, QuestionSet, load_questions
 from mpcbench.errors import UserError
+from mpcbench.progress import Progress, silent
 from mpcbench.records.schema import Accuracy
-
-Progress = Callable[[int, int], None]
-"""Called with the number of things done and their total."""
 
 METRICS = ("acc", "acc_norm")
 
@@ -34,7 +32,7 @@ def evaluate(
     tokenizer,
     task_data: Path | None = None,
     limit: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> list[Accuracy]:
     """Zero-shot accuracy of ``model`` in plaintext: ``acc`` first, then ``acc_norm``.
 
@@ -46,7 +44,7 @@ def evaluate(
     return score(model, tokenizer, load_questions(task_data).head(limit), progress)
 
 
-def score(model, tokenizer, questions: QuestionSet, progress: Progress | None = None) -> list[Accuracy]:
+def score(model, tokenizer, questions: QuestionSet, progress: Progress = silent) -> list[Accuracy]:
     """:func:`evaluate` on questions that are in hand."""
     with quiet():
         import lm_eval
@@ -129,7 +127,7 @@ def _row(question: Question) -> dict[str, Any]:
     }
 
 
-def _language_model(model, tokenizer, progress: Progress | None):
+def _language_model(model, tokenizer, progress: Progress):
     from lm_eval.models.huggingface import HFLM
 
     class SharedPrefixLM(HFLM):
@@ -145,8 +143,7 @@ def _language_model(model, tokenizer, progress: Progress | None):
             def answered(index, answer) -> None:
                 nonlocal done
                 done += 1
-                if progress is not None:
-                    progress(done, len(requests))
+                progress("scoring answers", done, len(requests))
 
             return log_likelihoods(self.model, pairs, answered)
 

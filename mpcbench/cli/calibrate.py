@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mpcbench.cli.output import json_option, messages, print_json, print_table
+from mpcbench.cli.output import json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from mpcbench.checkpoints import Provenance
@@ -47,13 +47,13 @@ def command(
 ) -> None:
     """Replace SwiGLU layers by fitted polynomials; no training, seconds a layer."""
     from mpcbench.checkpoints import load, read_provenance
+    from mpcbench.cli.progress import progress_bars
     from mpcbench.distill import calibrate, calibration_texts
-    from mpcbench.distill.progress import progress_bar
 
     texts = calibration_texts(calibration_data)
     checkpoint = load(model)
-    with progress_bar(messages()) as progress:
-        folder = calibrate(checkpoint, layers, degree, placement, texts, progress, not shared, out)
+    with progress_bars() as shown:
+        folder = calibrate(checkpoint, layers, degree, placement, texts, shown.step, not shared, out)
     provenance = read_provenance(folder)
     if as_json:
         print_json([{"folder": str(folder), **provenance.model_dump(mode="json")}])

@@ -16,7 +16,8 @@ import click
 if TYPE_CHECKING:
     import torch
 
-    from mpcbench.parties.party import Outcome, Progress
+    from mpcbench.parties.party import Outcome
+    from mpcbench.progress import Progress
     from mpcbench.secure.transport import Link
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,16 +30,10 @@ from mpcbench.distill.stream import Stream, divergence
 from mpcbench.distill.texts import Split, Texts, calibration_texts, split
 from mpcbench.errors import UserError
 from mpcbench.paths import cache_dir, whole_file, whole_folder
+from mpcbench.progress import Progress, silent
 
 METHOD = 2
 """Part of every cache key: raise it when the same inputs would give other coefficients."""
-
-Progress = Callable[[str, int, int], None]
-"""Told what is going on, how many steps of it are done, and how many there are."""
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """A :data:`Progress` that shows nothing."""
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mpcbench.errors import PeerError, UserError
-from mpcbench.parties.party import Outcome, Progress, party_name
+from mpcbench.parties.party import Outcome, party_name
 from mpcbench.parties.result import PartyResult
+from mpcbench.progress import Progress, silent
 
 GRACE_SECONDS = 5.0
 """How long a party may take to end after the other has failed."""
@@ -44,7 +45,7 @@ class LocalRun:
     rendezvous: str = "127.0.0.1:0"
 
 
-def run_here(run: LocalRun, progress: Progress = lambda what, done, total: None) -> Outcome:
+def run_here(run: LocalRun, progress: Progress = silent) -> Outcome:
     """Run both parties to the end.
 
     Raises PeerError or UserError with the sentence of the party that failed first; no process is left

@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import socket
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from mpcbench.errors import PeerError
 from mpcbench.graph.shares import ShareFolder, read_shares
 from mpcbench.parties.handshake import Hello, greet
 from mpcbench.parties.result import Inference, Line, PartyResult, average
+from mpcbench.progress import Progress, silent
 from mpcbench.records.schema import PartyInfo
 from mpcbench.secure.communicator import LinkCommunicator
 from mpcbench.secure.guard import Guard
@@ -28,7 +28,6 @@ from mpcbench.secure.substrate import install
 from mpcbench.secure.transport import Link
 
 ROLES = ("model owner", "client")
-Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
 
 
@@ -58,7 +57,7 @@ class Outcome:
     logits: torch.Tensor | None
 
 
-def take_part(job: Job, link: Link, progress: Progress = lambda what, done, total: None) -> Outcome:
+def take_part(job: Job, link: Link, progress: Progress = silent) -> Outcome:
     """Run the whole job over a fresh link to the peer.
 
     Raises UserError for a wrong share folder and PeerError for whatever the peer does.

@@ -19,10 +19,10 @@ from mpcbench.errors import UserError
 from mpcbench.paths import cache_dir
 from mpcbench.pipeline.export import export, model_info
 from mpcbench.pipeline.measure import Settings, measure
+from mpcbench.progress import Progress
 from mpcbench.records.schema import Record
 from mpcbench.records.store import read, write
 
-Progress = Callable[[str, int, int], None]
 Stage = Callable[[str], None]
 
 
@@ -92,7 +92,7 @@ def _one(
     stage("accuracy in plaintext")
     evaluation = cached_evaluate(
         checkpoint, original, plan.task_data, plan.limit,
-        lambda done, total: progress("scoring answers, comparing texts", done, total),
+        progress,
     )  # fmt: skip
     stage("cutting shares")
     with tempfile.TemporaryDirectory(prefix="shares-", dir=cache_dir()) as scratch:

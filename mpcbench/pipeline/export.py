@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,18 +15,17 @@ from mpcbench.graph.lower import lower
 from mpcbench.graph.ranges import Observer, observe
 from mpcbench.graph.shares import write_shares
 from mpcbench.parties.tokenizer import TOKENIZER
+from mpcbench.progress import Progress, silent
 from mpcbench.records.schema import ModelInfo
 
 RANGE_TEXTS = 48
 """How many calibration passages the ranges are measured on."""
 RANGE_TOKENS = 128
 
-Progress = Callable[[str, int, int], None]
-
 
 def export(
     checkpoint: Checkpoint, out: Path, embedding: str, fraction_bits: int, texts: Texts,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> ModelInfo:  # fmt: skip
     """Capture, calibrate ranges, cut into shares: writes ``out/party0`` and ``out/party1``.
 

@@ -17,8 +17,9 @@ import mpcbench
 from mpcbench.accuracy import Evaluation, agreement
 from mpcbench.checkpoints import Checkpoint
 from mpcbench.parties.launcher import LocalRun, run_here
-from mpcbench.parties.party import Outcome, Progress
+from mpcbench.parties.party import Outcome
 from mpcbench.parties.result import merge_latency, merge_ledgers, merge_openings
+from mpcbench.progress import Progress, silent
 from mpcbench.records.environment import environment
 from mpcbench.records.schema import Agreement, LinkInfo, ModelInfo, ProtocolInfo, Record, Workload
 from mpcbench.secure.protocol import PROVIDERS, Protocol
@@ -58,7 +59,7 @@ class Settings:
 
 def measure(
     shares: Path, info: ModelInfo, checkpoint: Checkpoint, original: Checkpoint, settings: Settings,
-    evaluation: Evaluation | None, key: str, progress: Progress = lambda what, done, total: None,
+    evaluation: Evaluation | None, key: str, progress: Progress = silent,
 ) -> Record:  # fmt: skip
     """Run both parties on loopback and return the record.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from mpcbench.errors import UserError
 from mpcbench.graph.secure_graph import SecureGraph
 from mpcbench.pipeline.export import model_info
 from mpcbench.pipeline.measure import Settings, measure
+from mpcbench.progress import Progress
 from mpcbench.records.schema import Record
 
 
@@ -28,15 +28,13 @@ def check_shares(shares: Path, checkpoint: Checkpoint, settings: Settings) -> Se
 
 def run_single(
     shares: Path, checkpoint: Checkpoint, settings: Settings, scored: tuple[Path | None, int | None] | None,
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> Record:  # fmt: skip
     """Measure once. ``scored`` names the questions for plaintext accuracy, None for none."""
     original = _original(checkpoint)
     evaluation = None
     if scored is not None:
-        evaluation = cached_evaluate(
-            checkpoint, original, *scored, lambda done, total: progress("scoring answers", done, total)
-        )
+        evaluation = cached_evaluate(checkpoint, original, *scored, progress)
     key = settings.key(checkpoint.sha256, [str(part) for part in scored or ()])
     return measure(shares, model_info(checkpoint), checkpoint, original, settings, evaluation, key, progress)
 

@@ -70,7 +70,7 @@ def test_a_damaged_file_is_made_again(folder, tmp_path, content):
 def test_an_interrupted_evaluation_leaves_nothing_behind(folder, tmp_path):
     file = write_rows(tmp_path / "tiny.jsonl", tiny_rows(4))
 
-    def interrupt(done, total):
+    def interrupt(what, done, total):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

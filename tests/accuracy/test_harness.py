@@ -80,7 +80,7 @@ def test_progress_changes_no_score_and_limit_takes_the_first(model, tokenizer, t
     file = write_rows(tmp_path / "tiny.jsonl", rows)
     seen = []
     with_progress = accuracy.evaluate(
-        model, tokenizer, file, limit=12, progress=lambda done, total: seen.append((done, total))
+        model, tokenizer, file, limit=12, progress=lambda what, done, total: seen.append((done, total))
     )
     assert with_progress == accuracy.evaluate(model, tokenizer, file, limit=12)
     assert with_progress[0].n == 12
