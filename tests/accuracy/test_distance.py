@@ -41,7 +41,7 @@ def test_it_is_the_formula_whatever_the_batches(budget, monkeypatch):
     assert found.kl == pytest.approx(kl, rel=1e-4) and kl > 0.1
     assert found.argmax_agreement == pytest.approx(agreement) and agreement < 1
     assert (found.tokens, found.text) == (count, "words")
-    assert seen[-1] == (6, 6)
+    assert seen[-1] == ("comparing texts", 6, 6)
 
 
 def test_identical_models_do_not_differ():

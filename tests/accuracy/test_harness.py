@@ -9,6 +9,7 @@ import torch
 from mpcbench import accuracy
 from mpcbench.accuracy import harness, questions
 from mpcbench.errors import UserError
+from mpcbench.progress import silent
 from tests.accuracy.questions import tiny_rows, write_rows
 from tests.tiny import tiny_llama, tiny_tokenizer
 
@@ -64,7 +65,7 @@ def test_shared_prefixes_score_as_lm_eval_alone_also_where_the_context_is_cut(mo
     rows[0]["question"] = " ".join(f"w{3 + place % 60}" for place in range(200))  # the model has 128 places
     found = questions.read_file(write_rows(tmp_path / "tiny.jsonl", rows))
     alone = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4)
-    shared = harness._language_model(model, tokenizer, None)
+    shared = harness._language_model(model, tokenizer, silent)
     answers = []
     for language_model in (alone, shared):
         with harness.quiet():
