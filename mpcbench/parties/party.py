@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import socket
 import time
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from mpcbench.graph.shares import ShareFolder, read_shares
 from mpcbench.parties.handshake import Hello, greet
 from mpcbench.parties.result import Inference, Line, PartyResult, average
 from mpcbench.progress import Progress, silent
+from mpcbench.records.environment import peak_memory_bytes
 from mpcbench.records.schema import PartyInfo
 from mpcbench.secure.communicator import LinkCommunicator
 from mpcbench.secure.guard import Guard
@@ -28,7 +28,6 @@ from mpcbench.secure.substrate import install
 from mpcbench.secure.transport import Link
 
 ROLES = ("model owner", "client")
-"""Called with what is being done, steps done and steps in all."""
 
 
 def party_name(rank: int) -> str:
@@ -159,7 +158,7 @@ class _Session:
                 host=socket.gethostname(),
                 device="cpu",
                 threads=self.job.threads,
-                peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                peak_memory_bytes=peak_memory_bytes(),
             ),
             setup=_lines(self.setup),
             lines=average(self.ledgers),

@@ -73,6 +73,18 @@ def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def peak_memory_bytes(status: Path = Path("/proc/self/status")) -> int:
+    """Most memory that this process has held at once.
+
+    Not ``getrusage``: its peak outlives exec, so a process would report that of the one that started it.
+    """
+    for line in status.read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition(":")
+        if name == "VmHWM":
+            return int(value.split()[0]) * 1024
+    raise OSError(f"{status} does not tell the peak of memory")
+
+
 def git_state(package: Path) -> tuple[str | None, bool | None]:
     """Commit of the checkout that tracks ``package``, and whether its sources differ from it.
 

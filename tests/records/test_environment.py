@@ -8,7 +8,7 @@ import pytest
 
 import mpcbench
 from mpcbench.records import environment as module
-from mpcbench.records.environment import cpu_model, environment, git_state
+from mpcbench.records.environment import cpu_model, environment, git_state, peak_memory_bytes
 
 
 def test_this_machine_is_described() -> None:
@@ -75,3 +75,11 @@ def test_a_checkout_has_a_commit_and_a_dirty_flag(tmp_path: Path) -> None:
 def test_a_machine_without_git_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_state(Path(mpcbench.__file__).parent) == (None, None)
+
+
+def test_the_peak_of_memory_is_that_of_this_process_not_of_the_one_that_started_it() -> None:
+    held = bytearray(300 << 20)
+    code = "from mpcbench.records.environment import peak_memory_bytes; print(peak_memory_bytes())"
+    root = Path(mpcbench.__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert 5 << 20 < int(done.stdout) < len(held) < peak_memory_bytes()
