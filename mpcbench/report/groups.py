@@ -29,6 +29,7 @@ _BY_OPERATOR = {
     "silu": "activation",
     "swiglu": "activation",
     "polynomial_glu": "activation",
+    "quadratic_glu": "activation",
     "embedding": "embedding",
     "lm_head": "lm_head",
     "input": "input",

@@ -92,6 +92,8 @@ def sections(records: Sequence[Record]) -> list[Section]:
 def megabytes(count: float) -> str:
     """Bytes as MB with four significant digits, but no fewer decimals than the size can bear."""
     value = count / MEGA
+    if 0 < value < 0.001:
+        return "<0.001"
     return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 10 else f"{value:.3g}"
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from mpcbench.graph.secure_graph import OPERATORS
 from mpcbench.report.groups import GROUPS, activation_per_layer, by_group, group_of
 from tests.records.factory import entry, make_record, phase
 
@@ -20,6 +21,7 @@ from tests.records.factory import entry, make_record, phase
         ("model.layers.0.mlp", "swiglu", "activation"),
         ("model.layers.0.mlp.act_fn", "silu", "activation"),
         ("model.layers.0.mlp.activation", "polynomial_glu", "activation"),
+        ("model.layers.0.mlp", "quadratic_glu", "activation"),
         ("model.layers.0.mlp", "mul", "activation"),
         ("model.layers.0", "mul", "other"),
         ("output", "output", "output"),
@@ -29,6 +31,12 @@ from tests.records.factory import entry, make_record, phase
 )
 def test_every_operator_has_its_group(module: str, operator: str, group: str) -> None:
     assert group_of(entry(0, module, operator, 8, 1)) == group
+
+
+def test_every_operator_of_a_graph_that_communicates_has_a_group() -> None:
+    free = {"tokens", "add", "reshape", "transpose", "last_token"}
+    lost = {op for op in OPERATORS if group_of(entry(0, "layers.0", op, 8, 1)) == "other"}
+    assert lost == free
 
 
 @pytest.mark.parametrize("layers", [0, 8, 30])
