@@ -19,7 +19,7 @@ from mpcbench.report.bars import (
 )
 from mpcbench.report.groups import Cost
 from mpcbench.report.sections import Summary, baseline, mean_cost
-from mpcbench.report.style import COLOURS, HATCHES, ORANGE, Sheet, panel_letter
+from mpcbench.report.style import COLOURS, HATCHES, ORANGE, Sheet, legend_columns, panel_letter
 from mpcbench.report.words import DAGGER, marked_labels, short_footnote
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def one_layer(records: Sequence[Record]) -> tuple[Cost | None, Cost | None]:
 def _two_panels(records, stacks, extra_handles=(), names=None) -> Sheet:
     note = short_footnote(records)
     handles = [*group_handles(stacks, names or stack_names()), *extra_handles]
-    columns = 4 if len(handles) <= 8 else 3
+    columns = legend_columns(handles)
     legend = 0.04 + 0.14 * -(-len(handles) // columns)
     height = ROW * len(records) + 0.05
     gaps = [AXIS + TITLE, AXIS + (NOTE if note else 0)]

@@ -101,11 +101,28 @@ class Sheet:
 
     def legend(self, handles: list, columns: int) -> None:
         """One legend for all panels, at the very top."""
-        self.figure.legend(
-            handles=handles, loc="upper center", bbox_to_anchor=(0.5, 1 - 0.02 / self.height), ncols=columns,
-            handlelength=1.2, handleheight=0.8, columnspacing=0.9, handletextpad=0.5, borderaxespad=0,
-            labelspacing=0.35,
-        )  # fmt: skip
+        top = (0.5, 1 - 0.02 / self.height)
+        self.figure.legend(handles=handles, bbox_to_anchor=top, ncols=columns, **_LEGEND)
+
+
+_LEGEND = {
+    "loc": "upper center", "handlelength": 1.2, "handleheight": 0.8, "columnspacing": 0.9,
+    "handletextpad": 0.5, "borderaxespad": 0, "labelspacing": 0.35,
+}  # fmt: skip
+
+
+def legend_columns(handles: list) -> int:
+    """The most columns, 4 at most, with which a legend is no wider than the paper's column."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    for columns in (4, 3):
+        figure = Figure(figsize=(COLUMN, COLUMN))
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        legend = figure.legend(handles=handles, ncols=columns, **_LEGEND)
+        if legend.get_window_extent(renderer).width <= figure.bbox.width:
+            return columns
+    return 2
 
 
 def panel_letter(axes: Axes, letter: str, words: str) -> None:

@@ -13,7 +13,7 @@ from mpcbench.report.costs import quartiles
 from mpcbench.report.figures import FIGURES, write_figures
 from mpcbench.report.groups import by_group
 from mpcbench.report.style import COLUMN, HATCHES, ink, paper
-from tests.records.factory import make_comparison, make_record
+from tests.records.factory import entry, make_comparison, make_record, phase
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +148,18 @@ def test_axis_labels_and_ticks_stay_on_the_page(draw) -> None:
 
 
 @pytest.mark.usefixtures("style")
+def test_a_legend_with_every_group_fits(style) -> None:
+    record = make_record(8)
+    entries = [*record.ledger.online.entries, entry(0, "m", "operator of tomorrow", 10**7, 40)]
+    record.ledger.online = phase(entries)
+    figure = costs.latency_figure([make_comparison()[0], record])
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+    assert "other, between" in [text.get_text() for text in legend.get_texts()]
+
+
 def test_labels_of_points_in_one_place_do_not_collide() -> None:
     records = [make_record(8, placement=name) for name in ("first", "last", "1,2", "3,4")]
     boxes = _boxes(tradeoff.tradeoff_figure(records), "label")
