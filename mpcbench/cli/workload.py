@@ -35,7 +35,9 @@ _OPTIONS = (
                  help="Text (a passage a line) or ARC's JSONL. Default: packaged text."),
     click.option("--task-data", type=click.Path(path_type=Path), metavar="FILE",
                  help="Questions as ARC's JSONL. Default: arc_easy from the Hub, or the packaged set."),
-    click.option("--limit", type=click.IntRange(1), help="Score only the first questions."),
+    click.option("--limit", type=click.IntRange(0), default=600, show_default=True,
+                 callback=lambda context, parameter, count: count or None,
+                 help="Score the first so many questions; 0 scores all."),
     click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=Path("results"),
                  show_default=True, help="Folder for records, tables and figures."),
 )  # fmt: skip
