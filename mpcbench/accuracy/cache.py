@@ -17,6 +17,10 @@ from mpcbench.paths import cache_dir, whole_file
 from mpcbench.progress import Progress, silent
 from mpcbench.records.schema import Accuracy, Fidelity
 
+COMPARED_QUESTIONS = 200
+"""Questions whose text the models are compared on: 6,000 tokens of ARC. A mean over tokens needs no more,
+and each costs two forward passes."""
+
 
 class Loaded(Protocol):
     """What a checkpoint has to offer here: a Hugging Face model, its tokenizer, and the weights' hash."""
@@ -43,7 +47,7 @@ def cached_evaluate(
     limit: int | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Accuracy of ``checkpoint`` and its fidelity to ``original`` on the same questions; cached.
+    """Accuracy of ``checkpoint``, and its fidelity to ``original`` on the first of the questions; cached.
 
     The key covers both checkpoints' hashes, the questions' content and names, their number and lm-eval's
     version. The models are not touched when the result is there. ``progress`` hears of both steps in
@@ -54,7 +58,7 @@ def cached_evaluate(
     found = _read(file)
     if found is not None:
         return found
-    texts, description = question_texts(questions)
+    texts, description = question_texts(questions.head(COMPARED_QUESTIONS))
     result = Evaluation(
         accuracy=score(checkpoint.model, checkpoint.tokenizer, questions, progress),
         fidelity=fidelity(

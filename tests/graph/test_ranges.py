@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import torch
+
+from mpcbench.graph.interpreter import PlaintextInterpreter, causal_mask
+from mpcbench.graph.lower import lower
+from mpcbench.graph.ranges import Observer, observe
+from tests.graph.models import random_model, tokens
+
+
+class Keeper(PlaintextInterpreter):
+    """Keeps the inputs of every call."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.inputs = {}
+
+    def call(self, node, inputs):
+        self.inputs.setdefault(node.name, []).append(inputs)
+        return super().call(node, inputs)
+
+
+def test_ranges_are_the_extremes_over_all_texts():
+    lowered = lower(random_model("llama"))
+    observer, keeper = Observer(lowered.graph, lowered.weights), Keeper(lowered.graph, lowered.weights)
+    for seed, length in enumerate((4, 9)):
+        torch.testing.assert_close(observer.run(tokens(length, seed)), keeper.run(tokens(length, seed)))
+    graph = observe(lowered.graph, observer)
+    for node in graph.nodes:
+        seen = keeper.inputs.get(node.name, [])
+        if node.op == "rms_norm":
+            squares = [x[0].pow(2).mean(-1)[0] for x in seen]
+            assert node.attrs["range"]["first"] == extremes([s[:1] for s in squares])
+            if node.module != "norm":  # the last norm sees the last token alone
+                assert node.attrs["range"]["rest"] == extremes([s[1:] for s in squares])
+        elif node.op == "softmax":
+            visible = [x[0][..., causal_mask(x[0].shape[-1], node.attrs["groups"])] for x in seen]
+            assert node.attrs["range"]["scores"] == extremes(visible)
+        elif node.op == "swiglu":
+            assert node.attrs["range"]["gate"] == extremes([x[0].abs() for x in seen])
+        else:
+            assert "range" not in node.attrs
+
+
+def extremes(parts):
+    values = torch.cat([part.flatten() for part in parts])
+    return [float(values.min()), float(values.max())]

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mpcbench.errors import UserError
+from mpcbench.pipeline.compare import check_counts
+from mpcbench.pipeline.compare import compare as _compare
+from mpcbench.progress import silent
+from mpcbench.records.store import read, read_folder
+from mpcbench.secure.protocol import load_protocol
+from tests.pipeline.conftest import changed
+
+
+def compare(plan, original):
+    return _compare(plan, original, silent)
+
+
+def test_a_record_for_every_count_in_the_order_asked(plan, original, runs):
+    records = compare(plan, original)
+    assert [len(record.model.polynomial_layers) for record in records] == [0, 2]
+    assert [len(layers) for layers in runs.layers] == [0, 2]
+    assert {record.run_id for record in read_folder(plan.results)} == {record.run_id for record in records}
+    assert all(record.accuracy[0].n == 12 for record in records)
+
+
+def test_what_is_there_is_not_measured_again(plan, original, runs):
+    first = compare(plan, original)
+    again = compare(replace(plan, layers=[2, 0, 1]), original)
+    assert [len(layers) for layers in runs.layers] == [0, 2, 1]
+    assert again[:2] == [first[1], first[0]]
+
+
+def test_a_damaged_record_is_measured_again(plan, original, runs):
+    compare(plan, original)
+    damaged = next(plan.results.glob("*_l02_*.json"))
+    damaged.write_text(damaged.read_text()[:100])
+    compare(plan, original)
+    assert [len(layers) for layers in runs.layers] == [0, 2, 2]
+    assert len(read(damaged).model.polynomial_layers) == 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_interruption_keeps_what_was_measured(plan, original, runs, error, tmp_path):
+    def stop(count):
+        if count == 2:
+            raise error
+
+    runs.before = stop
+    with pytest.raises(error):
+        compare(plan, original)
+    assert [len(record.model.polynomial_layers) for record in read_folder(plan.results)] == [0]
+    assert not list((tmp_path / "cache").glob("shares-*"))  # gigabytes for a large model
+    runs.before = lambda count: None
+    assert len(compare(plan, original)) == 2
+    assert [len(layers) for layers in runs.layers] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("counts", "sentence"),
+    [([0, 4], "give 0 to 3"), ([-1], "out of range"), ([1, 0, 1], "names 1 more than once")],
+)
+def test_impossible_counts_fail_before_anything_is_measured(plan, original, runs, counts, sentence):
+    with pytest.raises(UserError, match=sentence):
+        compare(replace(plan, layers=counts), original)
+    assert runs.layers == [] and not plan.results.exists()
+
+
+def test_the_last_count_may_be_all_layers():
+    check_counts([0, 3], 3)
+
+
+def test_malformed_questions_fail_before_anything_is_measured(plan, original, runs):
+    plan.task_data.write_text("{}\n")
+    with pytest.raises(UserError, match=r"tiny\.jsonl"):
+        compare(plan, original)
+    assert runs.layers == []
+
+
+def test_a_key_tells_everything_apart_that_changes_a_measurement(plan):
+    def key(changed_plan=plan, sha256="a", task=("arc", "1", None)):
+        return changed_plan.settings.key(sha256, list(task))
+
+    protocol = load_protocol("crypten")
+    coarser = replace(protocol, settings={**protocol.settings, "summary": "coarser"})
+    other_tokens = plan.settings.tokens.clone()
+    other_tokens[0, 0] += 1
+    keys = [
+        key(), key(sha256="b"), key(task=("arc", "2", None)), key(task=("arc", "1", 5)),
+        key(changed(plan, embedding="private")), key(changed(plan, repetitions=2)),
+        key(changed(plan, warmups=1)), key(changed(plan, threads=2)), key(changed(plan, protocol=coarser)),
+        key(changed(plan, tokens=other_tokens)), key(changed(plan, tokens=plan.settings.tokens[:, :-1])),
+    ]  # fmt: skip
+    assert len(set(keys)) == len(keys)
+    assert key(changed(plan, tokens=torch.clone(plan.settings.tokens), rendezvous="127.0.0.1:5")) == key()
