@@ -14,7 +14,9 @@ from pathlib import Path
 from mpcbench.accuracy import cached_evaluate
 from mpcbench.accuracy.questions import QuestionSet, load_questions
 from mpcbench.checkpoints import Checkpoint, load
+from mpcbench.checkpoints.polyllama import check_degree
 from mpcbench.distill import Texts, calibrate
+from mpcbench.distill.placement import place
 from mpcbench.errors import UserError
 from mpcbench.paths import cache_dir
 from mpcbench.pipeline.export import export, model_info
@@ -51,6 +53,10 @@ def compare(
     """
     total = original.model.config.num_hidden_layers
     check_counts(plan.layers, total)
+    check_degree(plan.degree)
+    for count in plan.layers:
+        if count:
+            place(plan.placement, count, total, lambda: list(range(total)))
     questions = load_questions(plan.task_data).head(plan.limit)
     records = []
     for index, count in enumerate(plan.layers):
