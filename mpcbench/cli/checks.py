@@ -24,8 +24,8 @@ from mpcbench import compat
 from mpcbench.errors import UserError
 
 GIB = 1024**3
-MEMORY_NEEDED = 6 * GIB
-"""Bytes that the default comparison (two parties, SmolLM2-135M, 32 tokens) takes at its peak."""
+MEMORY_NEEDED = 10 * GIB
+"""Bytes that the default comparison (two parties and their launcher, SmolLM2-135M) takes at its peak."""
 CACHE_NEEDED = 8 * GIB
 """Bytes for the default model, two calibrated checkpoints and three pairs of share folders."""
 RESULTS_NEEDED = GIB // 10
