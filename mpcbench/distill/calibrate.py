@@ -26,6 +26,7 @@ from mpcbench.checkpoints.polyllama import check_degree
 from mpcbench.checkpoints.provenance import HeldOut
 from mpcbench.distill.fit import Moments
 from mpcbench.distill.placement import place
+from mpcbench.distill.precision import dense_weight
 from mpcbench.distill.stream import Stream, divergence
 from mpcbench.distill.texts import Split, Texts, calibration_texts, split
 from mpcbench.errors import UserError
@@ -73,7 +74,7 @@ def calibrate(
     ranked: list[int] = []
 
     def ranking() -> list[int]:
-        ranked.extend(_cached_ranking(checkpoint, parts, degree, per_channel, progress, basis))
+        ranked.extend(cached_ranking(checkpoint, parts, degree, per_channel, progress, basis))
         return ranked
 
     chosen = place(placement, layers, checkpoint.model.config.num_hidden_layers, ranking)
@@ -123,7 +124,7 @@ def fit_layers(
             mlp = model.model.layers[layer].mlp
             if layer in layers:
                 coefficients[layer] = fit_layer(fit, layer, degree, per_channel)
-                mlp = _Replaced(mlp, coefficients[layer])
+                mlp = Replaced(mlp, coefficients[layer])
             fit.transform(layer, mlp)
             held_out.transform(layer, mlp)
         progress("fitting layers", total, total)
@@ -150,7 +151,7 @@ def sensitivities(
             held_out.attend(layer)
             mlp = model.model.layers[layer].mlp
             alone = held_out.branch()
-            alone.transform(layer, _Replaced(mlp, fit_layer(fit, layer, degree, per_channel)))
+            alone.transform(layer, Replaced(mlp, fit_layer(fit, layer, degree, per_channel)))
             alone.run(range(layer + 1, total))
             result.append(divergence(original, alone)[0])
             fit.transform(layer, mlp)
@@ -168,9 +169,9 @@ def fit_layer(stream: Stream, layer: int, degree: int, per_channel: bool = True)
         ups.append(mlp.up_proj(normed))
         after = residual + mlp.down_proj(functional.silu(gates[-1]) * ups[-1])
         sizes.append(after.double().square().mean(-1))
-    moments = Moments(gates[0].shape[-1], degree)
+    moments = Moments(gates[0].shape[-1], degree, gates[0].device)
     moments.add(torch.cat(gates), torch.cat(ups), token_weights(torch.cat(sizes), stream.first))
-    output_weight = mlp.down_proj.weight.double().square().sum(0)
+    output_weight = dense_weight(mlp.down_proj).double().square().sum(0)
     return moments.solve(output_weight, per_channel).float()
 
 
@@ -184,7 +185,7 @@ def token_weights(mean_squares: torch.Tensor, first: torch.Tensor) -> torch.Tens
     return torch.where(first, 0.02, 1.0).double()
 
 
-class _Replaced(nn.Module):
+class Replaced(nn.Module):
     """A SwiGLU MLP seen with a polynomial activation; shares the MLP's weights."""
 
     def __init__(self, mlp: nn.Module, coefficients: torch.Tensor):
@@ -219,7 +220,7 @@ def _key(parts: list) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
-def _cached_ranking(
+def cached_ranking(
     checkpoint: Checkpoint, parts: Split, degree: int, per_channel: bool, progress: Progress, basis: list
 ) -> list[int]:
     """All layers, least sensitive first; kept on disk with the KL of each."""

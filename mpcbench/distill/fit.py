@@ -30,10 +30,10 @@ class Moments:
     sum w u^2 silu(g) g^k for k <= degree, all in float64.
     """
 
-    def __init__(self, channels: int, degree: int):
+    def __init__(self, channels: int, degree: int, device: torch.device | str = "cpu"):
         self.degree = degree
-        self.powers = torch.zeros(2 * degree + 1, channels, dtype=torch.float64)
-        self.targets = torch.zeros(degree + 1, channels, dtype=torch.float64)
+        self.powers = torch.zeros(2 * degree + 1, channels, dtype=torch.float64, device=device)
+        self.targets = torch.zeros(degree + 1, channels, dtype=torch.float64, device=device)
 
     def add(self, gate: torch.Tensor, up: torch.Tensor, weight: torch.Tensor) -> None:
         """gate, up: [tokens, channels]; weight: [tokens], not negative."""
@@ -53,7 +53,7 @@ class Moments:
         output_weight: [channels], (W_down^T W_down)_jj.
         """
         weight = output_weight.double()[None]
-        series = torch.tensor(SILU_SERIES[: self.degree + 1], dtype=torch.float64)[:, None]
+        series = self.powers.new_tensor(SILU_SERIES[: self.degree + 1])[:, None]
         powers = (self.powers * weight).sum(1, keepdim=True)
         targets = (self.targets * weight).sum(1, keepdim=True)
         return _solve(powers, targets, series, RIDGE)[:, 0]
@@ -94,12 +94,12 @@ def _solve(powers: torch.Tensor, targets: torch.Tensor, prior: torch.Tensor, rid
     total = powers[0]
     floor = 1e-12 * total.mean() + torch.finfo(torch.float64).tiny
     scale = (powers[2] / (total + floor)).sqrt().clamp_min(1e-3)
-    index = torch.arange(degree + 1)
-    units = scale[None] ** torch.arange(2 * degree + 1)[:, None]
+    index = torch.arange(degree + 1, device=powers.device)
+    units = scale[None] ** torch.arange(2 * degree + 1, device=powers.device)[:, None]
     matrix = (powers / units)[index[:, None] + index[None, :]].permute(2, 0, 1)
     right = (targets / units[: degree + 1]).T
     pull = (ridge * total + floor)[:, None]
-    matrix = matrix + pull[..., None] * torch.eye(degree + 1, dtype=torch.float64)
+    matrix = matrix + pull[..., None] * torch.eye(degree + 1, dtype=torch.float64, device=powers.device)
     right = right + pull * (prior * units[: degree + 1]).T
     solution = torch.linalg.solve(matrix, right[..., None])[..., 0]
     return solution.T / units[: degree + 1]

@@ -34,8 +34,8 @@ class Stream:
             for row, tokens in enumerate(batch):
                 ids[row, : len(tokens)] = torch.tensor(tokens)
                 real[row, : len(tokens)] = True
-            self.hidden.append(model.model.embed_tokens(ids))
-            self.real.append(real)
+            self.hidden.append(model.model.embed_tokens(ids.to(model.device)))
+            self.real.append(real.to(model.device))
 
     @property
     def first(self) -> torch.Tensor:
@@ -53,8 +53,8 @@ class Stream:
         block = self.model.model.layers[layer]
         for index, hidden in enumerate(self.hidden):
             length = hidden.shape[1]
-            positions = torch.arange(length)[None]
-            mask = torch.full((length, length), float("-inf")).triu(1)[None, None]
+            positions = torch.arange(length, device=hidden.device)[None]
+            mask = torch.full((length, length), float("-inf"), device=hidden.device).triu(1)[None, None]
             attended = block.self_attn(
                 hidden_states=block.input_layernorm(hidden),
                 position_embeddings=self.model.model.rotary_emb(hidden, positions),

@@ -42,11 +42,12 @@ class Split:
 
 
 def calibration_texts(source: str | None = None) -> Texts:
-    """The packaged text (``None``), a JSONL file in ARC's format, or a text file with a passage a line.
+    """The packaged text (``None``), a text file with a passage a line, or a JSONL file.
 
+    A line of JSONL is a question in ARC's format or an object with ``text``.
     In a text file ``\\n`` stands for a line break inside a passage.
     Of an ARC question the passage is the question with its correct answer, as lm-eval writes them.
-    Raises UserError for a file that is missing, empty, not UTF-8, or not in ARC's format (naming the line).
+    Raises UserError for a file that is missing, empty, not UTF-8, or not in such a format (naming the line).
     """
     if source is None:
         content = resources.files("mpcbench.distill").joinpath("data", PACKAGED).read_text(encoding="utf-8")
@@ -59,7 +60,7 @@ def calibration_texts(source: str | None = None) -> Texts:
     except (IsADirectoryError, UnicodeDecodeError):
         raise UserError(f"{path} is not a text file: give a UTF-8 text file or ARC's JSONL.") from None
     if path.suffix in (".jsonl", ".json"):
-        lines = [_arc_passage(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
+        lines = [_passage(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
     return _texts(lines, path.name)
 
 
@@ -70,16 +71,18 @@ def _texts(lines: list[str], description: str) -> Texts:
     return Texts(passages, description, hashlib.sha256("\0".join(passages).encode()).hexdigest())
 
 
-def _arc_passage(line: str, where: str) -> str:
-    """``Question: ...`` and ``Answer: ...`` of one line of ARC."""
+def _passage(line: str, where: str) -> str:
+    """The ``text`` of a JSON line, or ``Question: ...`` and ``Answer: ...`` of one line of ARC."""
     try:
         item = json.loads(line)
+        if isinstance(item.get("text"), str):
+            return item["text"]
         choices = item["choices"]
         answer = choices["text"][choices["label"].index(item["answerKey"])]
         return f"Question: {item['question']}\nAnswer: {answer}"
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise UserError(
-            f"{where}, is not a question in ARC's format: it needs question, choices and answerKey."
+            f"{where}, is not a question in ARC's format (question, choices and answerKey), and it has no text."
         ) from None
 
 

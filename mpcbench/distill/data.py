@@ -1,0 +1,219 @@
+"""What a student is trained on: where the text is from, what is held out, and in which order it comes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+
+from mpcbench import hub
+from mpcbench.accuracy.questions import QuestionSet
+from mpcbench.distill.texts import HOLD_OUT_EVERY, WINDOW, Split, Texts, calibration_texts
+from mpcbench.errors import UserError
+from mpcbench.paths import cache_dir, whole_file
+from mpcbench.progress import Progress, silent
+
+HELD_OUT_TOKENS = 2_000
+START_TOKENS = 10_000
+SELF_PASSAGES = 768
+SELF_LENGTH = 64
+SELF_BATCH = 32
+POOL = 16
+"""Steps whose passages are drawn together and then batched with others of like length."""
+
+Sequences = list[list[int]]
+
+
+def training_texts(
+    source: str,
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    sha256: str,
+    progress: Progress = silent,
+) -> Texts:
+    """``arc`` (the train split from the Hub), ``self`` (sampled from ``model``), or a file.
+
+    Files are those of :func:`mpcbench.distill.texts.calibration_texts`. sha256: of the model's weights, the
+    name under which its samples are kept. Raises UserError for a source that is out of reach, malformed
+    or without text.
+    """
+    if source == "arc":
+        return _arc_from_hub()
+    if source == "self":
+        return self_texts(model, tokenizer, sha256, progress)
+    return calibration_texts(source)
+
+
+def refuse_overlap(texts: Texts, questions: QuestionSet) -> None:
+    """UserError if an evaluation question is among the training passages."""
+    asked = {question.text.strip() for question in questions.questions}
+    for passage in texts.texts:
+        if passage.removeprefix("Question:").split("\nAnswer:")[0].strip() in asked:
+            raise UserError(
+                f"{texts.description} holds questions of {questions.task}, which it is to be scored on: "
+                "train on one split and score on another."
+            )
+
+
+def training_split(texts: Texts, tokenizer: PreTrainedTokenizerBase) -> Split:
+    """Windows of at most ``WINDOW`` tokens; every eighth passage is held out up to ``HELD_OUT_TOKENS``.
+
+    A passage is wholly in one part. Raises UserError when a part would be empty.
+    """
+    fit: Sequences = []
+    held_out: Sequences = []
+    room = HELD_OUT_TOKENS
+    for index, text in enumerate(texts.texts):
+        tokens = tokenizer(text)["input_ids"]
+        windows = [tokens[start : start + WINDOW] for start in range(0, len(tokens), WINDOW)]
+        windows = [window for window in windows if len(window) > 1]
+        held = index % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1 and room > 0
+        room -= sum(map(len, windows)) if held else 0
+        (held_out if held else fit).extend(windows)
+    if not fit or not held_out:
+        raise UserError(
+            f"The {texts.description} has too little text to train on and hold out from: "
+            f"give at least {HOLD_OUT_EVERY} passages of two tokens or more."
+        )
+    return Split(fit, held_out)
+
+
+def for_calibration(parts: Split) -> Split:
+    """The first ``START_TOKENS`` of what is trained on, and the same held-out part."""
+    fit, count = [], 0
+    for tokens in parts.fit:
+        if count >= START_TOKENS:
+            break
+        fit.append(tokens)
+        count += len(tokens)
+    return Split(fit, parts.held_out)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token ids [rows, longest], padded on the right, and which of them are ``real``."""
+
+    ids: torch.Tensor
+    real: torch.Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(self.ids.to(device), self.real.to(device))
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """The next token at every real position, -100 where a row ends; [real tokens]."""
+        following = torch.roll(self.ids, -1, dims=1)
+        last = self.real & ~torch.roll(self.real, -1, dims=1)
+        last[:, -1] = self.real[:, -1]
+        return following.masked_fill(last, -100)[self.real]
+
+
+def pad(rows: Sequence[Sequence[int]]) -> Batch:
+    """Rows of tokens as one batch."""
+    longest = max(map(len, rows))
+    ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    real = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for row, tokens in enumerate(rows):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        real[row, : len(tokens)] = True
+    return Batch(ids, real)
+
+
+class Batches:
+    """An endless order of batches that depends on the seed alone, so that a resumed run sees the same.
+
+    tokens: at most so many in a batch, padding included (a longer passage is a batch of its own).
+    """
+
+    def __init__(self, sequences: Sequences, tokens: int, seed: int):
+        self.sequences = sequences
+        self.tokens = tokens
+        self.seed = seed
+        self._order: list[list[int]] = []
+        self._epochs = 0
+
+    def __getitem__(self, index: int) -> Batch:
+        while index >= len(self._order):
+            self._order.extend(self._epoch(self._epochs))
+            self._epochs += 1
+        return pad([self.sequences[place] for place in self._order[index]])
+
+    def _epoch(self, epoch: int) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(self.sequences), generator=generator).tolist()
+        pool: list[int] = []
+        held = 0
+        for place in order:
+            pool.append(place)
+            held += len(self.sequences[place])
+            if held >= POOL * self.tokens:
+                yield from self._batched(pool, generator)
+                pool, held = [], 0
+        if pool:
+            yield from self._batched(pool, generator)
+
+    def _batched(self, pool: list[int], generator: torch.Generator) -> list[list[int]]:
+        """The pool in batches of passages of like length, in random order."""
+        batches: list[list[int]] = [[]]
+        for place in sorted(pool, key=lambda place: len(self.sequences[place])):
+            if batches[-1] and len(self.sequences[place]) * (len(batches[-1]) + 1) > self.tokens:
+                batches.append([])
+            batches[-1].append(place)
+        return [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+@torch.no_grad()
+def self_texts(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, sha256: str, progress: Progress = silent
+) -> Texts:
+    """Passages sampled from the model itself at temperature 1, each from a random first token.
+
+    Data-free distillation as in LLM-QAT (Liu et al., Findings of ACL 2024, section 3.1). Kept in the cache.
+    """
+    path = cache_dir() / "sampled" / f"{sha256[:24]}-{SELF_PASSAGES}x{SELF_LENGTH}.txt"
+    if not path.is_file():
+        passages: list[str] = []
+        generator_state = torch.random.get_rng_state()
+        torch.manual_seed(0)
+        try:
+            while len(passages) < SELF_PASSAGES:
+                progress("sampling text from the model", len(passages), SELF_PASSAGES)
+                passages += _sample(model, tokenizer)
+        finally:
+            torch.random.set_rng_state(generator_state)
+        lines = [" ".join(passage.split()) for passage in passages]
+        with whole_file(path) as part:
+            part.write_text("\n".join(line for line in lines if line) + "\n", encoding="utf-8")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    digest = hashlib.sha256("\0".join(lines).encode()).hexdigest()
+    return Texts(lines, f"{len(lines)} passages sampled from the model", digest)
+
+
+def _sample(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    first = torch.randint(model.config.vocab_size, (SELF_BATCH, 1), device=model.device)
+    length = min(SELF_LENGTH, model.config.max_position_embeddings)
+    ids = model.generate(
+        input_ids=first, attention_mask=torch.ones_like(first), do_sample=True, temperature=1.0, top_k=0,
+        top_p=1.0, max_length=length, pad_token_id=model.config.eos_token_id or 0,
+    )  # fmt: skip
+    return tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+def _arc_from_hub() -> Texts:
+    hub.require("ARC-Easy's train split")
+    import datasets
+
+    from mpcbench.accuracy.harness import arc_easy_config, quiet
+
+    config = arc_easy_config()
+    with quiet():
+        rows = datasets.load_dataset(config["dataset_path"], config["dataset_name"], split="train")
+    passages = []
+    for row in rows:
+        right = row["choices"]["text"][row["choices"]["label"].index(row["answerKey"])]
+        passages.append(f"Question: {row['question']}\nAnswer: {right}")
+    digest = hashlib.sha256("\0".join(passages).encode()).hexdigest()
+    return Texts(passages, f"{config['dataset_name']}, train split, from the Hub", digest)

@@ -1,0 +1,215 @@
+"""Distillation: from a Llama to a trained PolyLlama, stage by stage; every step of the way can be resumed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpcbench import __version__
+from mpcbench.checkpoints import Checkpoint, PolyLlamaForCausalLM
+from mpcbench.checkpoints.provenance import HeldOut
+from mpcbench.distill.adapter import AdapterInfo, merged, save_adapter
+from mpcbench.distill.calibrate import METHOD, cached_ranking
+from mpcbench.distill.data import Batches, for_calibration, training_split
+from mpcbench.distill.judge import Judge
+from mpcbench.distill.objective import Distillation, Teacher
+from mpcbench.distill.placement import place
+from mpcbench.distill.precision import set_precision
+from mpcbench.distill.recipe import Recipe
+from mpcbench.distill.result import write_checkpoint
+from mpcbench.distill.run_folder import RunFolder, State
+from mpcbench.distill.start import add_polynomials
+from mpcbench.distill.student import Student
+from mpcbench.distill.texts import Split, Texts
+from mpcbench.distill.train import Say, Trainer
+from mpcbench.errors import UserError
+from mpcbench.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train: ``teacher`` is None where the original itself teaches."""
+
+    original: Checkpoint
+    recipe: Recipe
+    recipe_name: str
+    texts: Texts
+    folder: Path
+    teacher: Checkpoint | None = None
+
+
+def distill(plan: Plan, progress: Progress = silent, say: Say = lambda text: None) -> list[Path]:
+    """Train all stages that are not done yet; returns the adapter of every stage.
+
+    The last stage is also written as a checkpoint that export takes. Raises UserError for a plan that is
+    impossible, before anything long starts.
+    """
+    return _Run(plan, progress, say).run()
+
+
+def stage_counts(recipe: Recipe, total: int) -> list[int]:
+    """Numbers of polynomial layers of the stages; UserError unless they grow and fit the model."""
+    counts = [total if count == "all" else count for count in recipe.polynomials.layers]
+    for count in counts:
+        if not 0 <= count <= total:
+            raise UserError(f"{count} polynomial layers are out of range: the model has {total} layers.")
+    if any(later <= earlier for earlier, later in zip(counts, counts[1:], strict=False)):
+        raise UserError(f"The stages {counts} do not grow: give numbers of layers in rising order.")
+    return counts
+
+
+class _Run:
+    def __init__(self, plan: Plan, progress: Progress, say: Say):
+        from accelerate import Accelerator
+
+        self.plan, self.progress, self.say = plan, progress, say
+        self.recipe, original = plan.recipe, plan.original
+        _check_models(plan)
+        self.counts = stage_counts(self.recipe, original.model.config.num_hidden_layers)
+        self.parts = training_split(plan.texts, original.tokenizer)
+        self.folder = RunFolder(plan.folder, _identity(plan))
+        self.accelerator = Accelerator()
+        if not self.accelerator.is_main_process:
+            self.progress, self.say = silent, lambda text: None
+
+    def run(self) -> list[Path]:
+        adapters = [self.folder.adapter(count) for count in self.counts]
+        if all(path.is_file() for path in adapters) and self.folder.checkpoint.is_dir():
+            self.say(f"{self.folder.path} is complete: nothing is left to train.")
+            return adapters
+        placed = self._placements()
+        state = self.folder.load()
+        student = self._student(placed[-1], state)
+        teacher = self._teacher()
+        judge = Judge(teacher.model, self.parts.held_out)
+        for stage, (count, layers) in enumerate(zip(self.counts, placed, strict=True)):
+            if stage < state.stage:
+                continue
+            if stage > state.stage:
+                state = State(stage=stage, total_steps=state.total_steps)
+            self._stage(student, teacher, judge, layers, state)
+            self._write(student, layers, count, state)
+        return adapters
+
+    def _stage(self, student: Student, teacher: Teacher, judge: Judge, layers: list[int], state: State):
+        recipe, accelerator = self.recipe, self.accelerator
+        new = [layer for layer in layers if layer not in student.polynomials]
+        add_polynomials(student, new, recipe.polynomials, for_calibration(self.parts).fit, recipe.seed,
+                        self.progress)  # fmt: skip
+        head = None if self.plan.teacher is None else teacher.model.lm_head
+        module = Distillation(student, recipe.objective, head, recipe.compute == "bfloat16")
+        share = max(1, recipe.optimiser.tokens // accelerator.num_processes)
+        batches = Batches(self.parts.fit, share, recipe.seed)
+        trainer = Trainer(
+            accelerator, recipe, module, teacher, judge, batches, self.folder, state, self.progress, self.say
+        )
+        trainer.run()
+        accelerator.free_memory()
+
+    def _placements(self) -> list[list[int]]:
+        """Layers of every stage; a later stage holds those of the earlier ones."""
+        original, settings = self.plan.original, self.recipe.polynomials
+        parts: Split = for_calibration(self.parts)
+        self.ranking: list[int] | None = None
+
+        def ranking() -> list[int]:
+            if self.ranking is None:
+                basis = [
+                    METHOD,
+                    original.sha256,
+                    self.plan.texts.sha256,
+                    settings.degree,
+                    not settings.shared,
+                ]
+                basis += ["training split"]
+                self.ranking = cached_ranking(
+                    original, parts, settings.degree, not settings.shared, self.progress, basis
+                )
+            return self.ranking
+
+        total = original.model.config.num_hidden_layers
+        return [place(settings.placement, count, total, ranking) if count else [] for count in self.counts]
+
+    def _student(self, layers: list[int], state: State) -> Student:
+        settings = self.recipe.student
+        total = range(self.plan.original.model.config.num_hidden_layers)
+        model = self.plan.original.model.to(self.accelerator.device)
+        where = list(total) if settings.lora_layers == "all" else layers
+        student = Student(model, settings, where, self.recipe.seed)
+        if state.student:
+            self.say(f"going on at step {state.step} of stage {state.stage + 1} of {len(self.counts)}")
+            student.load_trained_state(state.student, self.recipe.polynomials.shared)
+        return student
+
+    def _teacher(self) -> Teacher:
+        precision = self.recipe.teacher.precision
+        model = (self.plan.teacher or self.plan.original).model.to(self.accelerator.device)
+        if precision != "float32":
+            import copy
+
+            model = copy.deepcopy(model)
+            set_precision(model, precision)
+        return Teacher(model.requires_grad_(False), autocast=precision != "float32")
+
+    def _write(self, student: Student, layers: list[int], count: int, state: State) -> None:
+        """The stage's adapter, and after the last stage the checkpoint; judged against the original."""
+        if self.accelerator.is_main_process:
+            adapter, original = student.adapter(), self.plan.original
+            final = count == self.counts[-1]
+            steps = state.total_steps - state.step + state.best_step
+            if self.recipe.keep == "last":
+                steps = state.total_steps
+            info = self._info(layers, steps)
+            model = merged(original.model, adapter, info)
+            verdict = Judge(original.model, self.parts.held_out).verdict(model, [])
+            info.held_out = HeldOut(
+                tokens=verdict.tokens, kl=verdict.kl, argmax_agreement=verdict.argmax_agreement
+            )
+            save_adapter(adapter, info, self.folder.adapter(count))
+            if final:
+                write_checkpoint(model, original, info, self.folder.checkpoint)
+        self.accelerator.wait_for_everyone()
+
+    def _info(self, layers: list[int], steps: int) -> AdapterInfo:
+        plan, recipe, original = self.plan, self.recipe, self.plan.original
+        teacher = (plan.teacher or original).name
+        return AdapterInfo(
+            original=original.name, original_source=original.source, original_sha256=original.sha256,
+            degree=recipe.polynomials.degree, polynomial_layers=layers,
+            placement=recipe.polynomials.placement, shared=recipe.polynomials.shared, ranking=self.ranking,
+            base=recipe.student.precision, double_quantisation=recipe.student.double_quantisation,
+            recipe=plan.recipe_name, recipe_sha256=recipe.sha256, start=recipe.polynomials.start,
+            teacher=f"{teacher}, {recipe.teacher.precision}", steps=steps, seed=recipe.seed,
+            data=plan.texts.description, data_sha256=plan.texts.sha256,
+            data_tokens=sum(map(len, self.parts.fit)),
+            held_out=HeldOut(tokens=0, kl=0.0, argmax_agreement=0.0), mpcbench_version=__version__,
+        )  # fmt: skip
+
+
+def _identity(plan: Plan) -> dict[str, Any]:
+    """What makes a run this run and no other."""
+    return {
+        "model": {"name": plan.original.name, "sha256": plan.original.sha256},
+        "teacher": plan.teacher.sha256 if plan.teacher else "the model itself",
+        "data": {"description": plan.texts.description, "sha256": plan.texts.sha256},
+        "recipe": plan.recipe.model_dump(mode="json", exclude={"description"}),
+    }
+
+
+def _check_models(plan: Plan) -> None:
+    original, teacher = plan.original.model, (plan.teacher or plan.original).model
+    if isinstance(original, PolyLlamaForCausalLM) and original.config.polynomial_layers:
+        raise UserError(f"{plan.original.name} has polynomial layers already: distill its original.")
+    if teacher.config.vocab_size != original.config.vocab_size or (
+        plan.teacher is not None and plan.teacher.tokenizer.get_vocab() != plan.original.tokenizer.get_vocab()
+    ):
+        raise UserError(
+            f"{plan.teacher.name} and {plan.original.name} have different vocabularies, so that one cannot "
+            "teach the other: choose a teacher with the same tokenizer."
+        )
+    shapes = [(model.config.hidden_size, model.config.num_hidden_layers) for model in (original, teacher)]
+    if plan.recipe.objective.layer_mse and shapes[0] != shapes[1]:
+        raise UserError(
+            "layer_mse compares layers of one shape, which this teacher does not have: set it to 0."
+        )

@@ -1,0 +1,170 @@
+"""The loss, part by part, and what the teacher has to say for it.
+
+loss = kl * T^2 KL(teacher/T || student/T)     mean over tokens (Hinton et al., 2015, section 2)
+     + layer_mse * mean squared error of the outputs of the polynomial layers
+     + cross_entropy * cross-entropy of the next token of the text
+     + gate_range * mean squared relative excess of |gate| over the range the polynomial was fitted on
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import LlamaForCausalLM
+
+from mpcbench.distill.data import Batch
+from mpcbench.distill.recipe import Objective
+from mpcbench.distill.student import Student
+
+CACHED_BYTES = 2 << 30
+"""How much of the teacher's answers is kept for the next epoch."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The teacher's final hidden states [real tokens, hidden], and outputs of layers [real tokens, hidden]."""
+
+    hidden: torch.Tensor
+    layers: dict[int, torch.Tensor]
+
+
+class Teacher:
+    """A frozen model that answers batches; final hidden states are kept by text, since epochs repeat.
+
+    autocast: whether its matrix products are in bfloat16.
+    """
+
+    def __init__(self, model: LlamaForCausalLM, autocast: bool = False):
+        self.model = model
+        self.autocast = autocast
+        self._kept: dict[tuple[int, ...], torch.Tensor] = {}
+        self._bytes = 0
+
+    @torch.no_grad()
+    def answer(self, batch: Batch, layers: list[int]) -> Targets:
+        """Targets for a batch; ``layers``: those whose outputs are wanted (then nothing is taken from memory)."""
+        rows = [tuple(ids[real].tolist()) for ids, real in zip(batch.ids, batch.real, strict=True)]
+        if not layers and all(row in self._kept for row in rows):
+            hidden = torch.cat([self._kept[row] for row in rows]).to(batch.ids.device)
+            return Targets(hidden.float(), {})
+        with outputs_of(self.model, layers) as seen, _autocast(self.model, self.autocast):
+            hidden = self.model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
+        hidden = hidden.float()
+        self._keep(rows, hidden)
+        return Targets(hidden[batch.real], {layer: seen[layer].float()[batch.real] for layer in layers})
+
+    def _keep(self, rows: list[tuple[int, ...]], hidden: torch.Tensor) -> None:
+        for row, states in zip(rows, hidden, strict=True):
+            if row not in self._kept and self._bytes < CACHED_BYTES:
+                self._kept[row] = states[: len(row)].cpu().clone()
+                self._bytes += self._kept[row].nbytes
+
+
+class Distillation(nn.Module):
+    """The student with its objective as one module, which is what data parallelism wants.
+
+    head: the teacher's output layer, or None if it is the student's own.
+    """
+
+    def __init__(self, student: Student, objective: Objective, head: nn.Module | None, autocast: bool):
+        super().__init__()
+        self.student = student
+        self.objective = objective
+        self.autocast = autocast
+        self._head = [head]  # in a list: not a part of this module, whose parameters are the student's
+        student.watch.penalise = objective.gate_range > 0
+
+    @property
+    def compared_layers(self) -> list[int]:
+        """Layers whose outputs the objective compares."""
+        return self.student.polynomial_layers if self.objective.layer_mse else []
+
+    def forward(self, batch: Batch, targets: Targets | None) -> dict[str, torch.Tensor]:
+        """``loss`` and its parts, unweighted, as scalars; targets may be None without kl and layer_mse."""
+        goal, watch = self.objective, self.student.watch
+        watch.see(batch.real)
+        layers = self.compared_layers
+        with _autocast(self.student.model, self.autocast):
+            with outputs_of(self.student.model, layers) as seen:
+                hidden = self.student.model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
+            hidden = hidden[batch.real]
+            parts: dict[str, torch.Tensor] = {}
+            if goal.kl:
+                parts["kl"] = self.divergence(hidden, targets.hidden)
+            if goal.cross_entropy:
+                logits = self.student.model.lm_head(hidden).float()
+                parts["cross_entropy"] = functional.cross_entropy(logits, batch.labels)
+        if layers:
+            later = watch.counted[batch.real]
+            outputs = {layer: seen[layer][batch.real] for layer in layers}
+            parts["layer_mse"] = layer_error(outputs, targets.layers, later, goal.layer_mse_relative)
+        if goal.gate_range:
+            parts["gate_range"] = torch.stack(list(watch.excess.values())).mean()
+        watch.counted = None
+        loss = sum(getattr(goal, name) * value for name, value in parts.items())
+        return {"loss": loss, **parts}
+
+    def divergence(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """T^2 KL(teacher/T || student/T) in nats, mean over tokens; hidden states [tokens, hidden].
+
+        With one head for both, the difference of logits is the head of the difference of hidden states:
+        what bfloat16 rounds off is then a fraction of a small number, not of logits near 20.
+        """
+        own, head = self.student.model.lm_head, self._head[0]
+        temperature = self.objective.temperature
+        if head is None:
+            with torch.no_grad():
+                reference = own(teacher).float() / temperature
+            difference = own(student - teacher).float() / temperature
+        else:
+            with torch.no_grad():
+                reference = head(teacher).float() / temperature
+            difference = own(student).float() / temperature - reference
+        probabilities = reference.softmax(-1)
+        kl = (reference + difference).logsumexp(-1) - reference.logsumexp(-1)
+        kl = kl - (probabilities * difference).sum(-1)
+        return kl.mean() * temperature**2
+
+
+def layer_error(
+    student: dict[int, torch.Tensor], teacher: dict[int, torch.Tensor], counted: torch.Tensor, relative: bool
+) -> torch.Tensor:
+    """Mean over layers of the mean squared error of their outputs, without first tokens.
+
+    student, teacher: layer -> [tokens, hidden]; counted: [tokens] bool. relative: each layer in units of
+    the teacher's mean square. The outputs are those of the whole layer, on the residual stream.
+    """
+    errors = []
+    for layer, output in student.items():
+        goal = teacher[layer][counted]
+        error = (output[counted].float() - goal).square().mean()
+        errors.append(error / goal.square().mean() if relative else error)
+    return torch.stack(errors).mean()
+
+
+@contextmanager
+def outputs_of(model: LlamaForCausalLM, layers: list[int]) -> Iterator[dict[int, torch.Tensor]]:
+    """For the block, keep what the given decoder layers return, [rows, length, hidden]."""
+    seen: dict[int, torch.Tensor] = {}
+
+    def hook(layer: int):
+        def keep(module: nn.Module, inputs: tuple, output: torch.Tensor | tuple) -> None:
+            seen[layer] = output[0] if isinstance(output, tuple) else output
+
+        return keep
+
+    handles = [model.model.layers[layer].register_forward_hook(hook(layer)) for layer in layers]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _autocast(model: nn.Module, enabled: bool) -> torch.autocast:
+    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=enabled)

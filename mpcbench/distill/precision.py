@@ -1,0 +1,100 @@
+"""Four-bit and bfloat16 bases: what a weight becomes, and how a frozen linear layer holds it.
+
+NF4 (Dettmers et al., NeurIPS 2023, "QLoRA", section 3) and its double quantisation are bitsandbytes' own.
+On a GPU its Linear4bit keeps four bits a weight. On a CPU the frozen weights are unpacked once: the same
+numbers, without unpacking them again at every step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+
+BLOCK = 64
+"""Weights that share one NF4 scale."""
+
+
+def bitsandbytes() -> Any:
+    """The library, imported without its notices about machines that have no GPU."""
+    log = logging.getLogger("bitsandbytes")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            import bitsandbytes as library
+            import bitsandbytes.functional  # noqa: F401
+    finally:
+        log.setLevel(level)
+    return library
+
+
+def rounded(weight: torch.Tensor, precision: str, double_quantisation: bool = False) -> torch.Tensor:
+    """``weight`` as a base of this precision holds it, in float32; shape unchanged.
+
+    precision: ``float32``, ``bfloat16`` or ``nf4``. Dequantised NF4 weights are rounded to bfloat16, the
+    precision of the checkpoint that they end up in.
+    """
+    if precision == "float32":
+        return weight.float()
+    if precision == "bfloat16":
+        return weight.bfloat16().float()
+    functional = bitsandbytes().functional
+    packed, state = functional.quantize_4bit(
+        weight.detach().float().contiguous(), blocksize=BLOCK, quant_type="nf4",
+        compress_statistics=double_quantisation,
+    )  # fmt: skip
+    return functional.dequantize_4bit(packed, state).bfloat16().float()
+
+
+def is_projection(name: str) -> bool:
+    """Whether a module of this name is quantised: the decoder's projections, not embeddings and head."""
+    return name.startswith("model.layers.") and name.endswith("_proj")
+
+
+@torch.no_grad()
+def set_precision(model: nn.Module, precision: str, double_quantisation: bool = False) -> None:
+    """Give the decoder's projections this precision, in place; everything else stays float32.
+
+    On a GPU an NF4 projection becomes bitsandbytes' ``Linear4bit``; elsewhere its weight is replaced by
+    the values that Linear4bit would unpack.
+    """
+    if precision == "float32":
+        return
+    for name, module in list(model.named_modules()):
+        if not is_projection(name) or not isinstance(module, nn.Linear):
+            continue
+        if precision == "nf4" and module.weight.is_cuda:
+            parent, _, own = name.rpartition(".")
+            setattr(model.get_submodule(parent), own, _packed(module, double_quantisation))
+        else:
+            module.weight.copy_(rounded(module.weight, precision, double_quantisation))
+
+
+def _packed(module: nn.Linear, double_quantisation: bool) -> nn.Module:
+    library = bitsandbytes()
+    packed = library.nn.Linear4bit(
+        module.in_features, module.out_features, bias=module.bias is not None,
+        compute_dtype=torch.bfloat16, compress_statistics=double_quantisation, quant_type="nf4",
+    )  # fmt: skip
+    packed.weight = library.nn.Params4bit(
+        module.weight.detach().cpu(), requires_grad=False, blocksize=BLOCK,
+        compress_statistics=double_quantisation, quant_type="nf4",
+    )  # fmt: skip
+    packed.bias = module.bias
+    return packed.to(module.weight.device)
+
+
+def dense_weight(module: nn.Module) -> torch.Tensor:
+    """The weight [out, in] of a linear layer in float32, whether it is plain, packed or under a LoRA."""
+    base = module.get_base_layer() if hasattr(module, "get_base_layer") else module
+    state = getattr(base.weight, "quant_state", None)
+    if state is None:
+        return base.weight.detach().float()
+    return bitsandbytes().functional.dequantize_4bit(base.weight.data, state).float()

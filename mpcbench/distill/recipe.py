@@ -1,0 +1,202 @@
+"""Recipes: everything that decides how a student is trained, as data.
+
+A recipe is a YAML file; the packaged ones are in ``mpcbench/distill/recipes``. A field that a file leaves
+out has the default given here, and a field that does not exist is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mpcbench.errors import UserError
+
+Precision = Literal["float32", "bfloat16", "nf4"]
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Polynomials(_Strict):
+    """What replaces SiLU, where, and what it starts from.
+
+    ``layers``: numbers of replaced layers; several are stages, each starting from the last one's result.
+    ``shared``: one polynomial for all channels of a layer, as in the study; else one a channel.
+    ``start``: ``calibrated`` is the closed-form fit of :mod:`mpcbench.distill.fit`, ``series`` SiLU's
+    Taylor series at 0, ``random`` standard normal coefficients.
+    """
+
+    layers: list[Annotated[int, Field(ge=0)] | Literal["all"]] = Field([8], min_length=1)
+    degree: Literal[2, 3, 4] = 2
+    shared: bool = False
+    placement: str = "least-sensitive"
+    start: Literal["calibrated", "series", "random"] = "calibrated"
+
+
+class Teacher(_Strict):
+    """The model that is imitated: the original at this precision."""
+
+    precision: Precision = "float32"
+
+
+class Student(_Strict):
+    """The frozen base and what is trained on top of it.
+
+    ``lora_on``: projections that get a low-rank update (Hu et al., ICLR 2022), scaled by alpha / rank.
+    ``lora_layers``: ``all`` decoder layers, or the ``polynomial`` ones alone.
+    ``double_quantisation``: of NF4's block scales (Dettmers et al., NeurIPS 2023, section 3).
+    """
+
+    precision: Precision = "float32"
+    double_quantisation: bool = False
+    lora_rank: Annotated[int, Field(ge=0)] = 8
+    lora_alpha: Positive = 8.0
+    lora_on: list[Literal[PROJECTIONS]] = list(PROJECTIONS)
+    lora_layers: Literal["all", "polynomial"] = "all"
+    train_norms: bool = True
+    train_coefficients: bool = True
+
+
+class Objective(_Strict):
+    """Weights of the parts of the loss; see :mod:`mpcbench.distill.objective` for each part."""
+
+    kl: Weight = 1.0
+    temperature: Positive = 1.0
+    layer_mse: Weight = 0.0
+    layer_mse_relative: bool = False
+    cross_entropy: Weight = 0.0
+    gate_range: Weight = 0.0
+
+
+class Optimiser(_Strict):
+    """AdamW (Loshchilov and Hutter, ICLR 2019) with linear warm-up and a cosine to ``final_rate``.
+
+    ``steps`` are of one stage, ``tokens`` of one step over all processes. Rates of the coefficients are
+    in units of each channel's own gate, see :class:`mpcbench.distill.student.TrainedGLU`. ``clip``: largest
+    norm of the gradient, null for none.
+    """
+
+    steps: Count = 300
+    tokens: Count = 900
+    rate: Positive = 2e-4
+    coefficient_rate: Positive = 1e-3
+    norm_rate: Positive = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: Weight = 0.0
+    warm_up: Annotated[int, Field(ge=0)] = 20
+    final_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
+    clip: Positive | None = 1.0
+
+
+class Recipe(_Strict):
+    """One way to train.
+
+    ``compute``: precision of the student's matrix products; everything else is float32. ``keep``: the result
+    of a stage is its best step by held-out KL, the start included, or whatever the last step left.
+    """
+
+    description: str = ""
+    polynomials: Polynomials = Polynomials()
+    teacher: Teacher = Teacher()
+    student: Student = Student()
+    objective: Objective = Objective()
+    optimiser: Optimiser = Optimiser()
+    compute: Literal["float32", "bfloat16"] = "bfloat16"
+    keep: Literal["best", "last"] = "best"
+    evaluate_every: Count = 25
+    save_every: Count = 25
+    seed: int = 0
+
+    @property
+    def sha256(self) -> str:
+        """Of everything but the words."""
+        return hashlib.sha256(self.model_dump_json(exclude={"description"}).encode()).hexdigest()
+
+
+def packaged_recipes() -> list[str]:
+    """Names of the recipes that come with mpcbench."""
+    folder = resources.files("mpcbench.distill").joinpath("recipes")
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.suffix == ".yaml")
+
+
+def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """The packaged recipe or YAML file of this name, with fields changed by dotted name.
+
+    changes: such as ``{"student.precision": "nf4", "optimiser.steps": 50}``. Raises UserError when there
+    is no such recipe, the YAML is malformed, or a field is unknown or has an impossible value.
+    """
+    if name in packaged_recipes():
+        file = resources.files("mpcbench.distill").joinpath("recipes", f"{name}.yaml")
+        text = file.read_text(encoding="utf-8")
+    else:
+        text = _read(name)
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"The recipe {name}{where} is not valid YAML: {_reason(error)}.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"The recipe {name} is not a YAML mapping: see the packaged recipes for examples.")
+    for field, value in (changes or {}).items():
+        _change(content, field, value)
+    return parse_recipe(content, name)
+
+
+def parse_recipe(content: Mapping[str, Any], name: str) -> Recipe:
+    """The recipe that a mapping describes; UserError names the field at fault."""
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise UserError(
+                f"The recipe {name} has an unknown key {field}: {_known(first['loc'])}."
+            ) from None
+        reason = first["msg"][:1].lower() + first["msg"][1:]
+        raise UserError(f"The recipe {name} is wrong at {field}: {reason}, got {first['input']!r}.") from None
+
+
+def _read(name: str) -> str:
+    path = Path(name).expanduser()
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        known = ", ".join(packaged_recipes())
+        raise UserError(f"There is no recipe {name}: give {known}, or a YAML file.") from None
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"The recipe {name} cannot be read: give a YAML file in UTF-8.") from None
+
+
+def _reason(error: yaml.YAMLError) -> str:
+    return getattr(error, "problem", None) or str(error).splitlines()[0]
+
+
+def _change(content: dict[str, Any], field: str, value: Any) -> None:
+    *path, last = field.split(".")
+    for part in path:
+        content = content.setdefault(part, {})
+        if not isinstance(content, dict):
+            raise UserError(f"{field} is not a field of a recipe: {part} holds a value, not fields.")
+    content[last] = value
+
+
+def _known(location: tuple[int | str, ...]) -> str:
+    """The fields that exist where an unknown one was found."""
+    model: type[BaseModel] = Recipe
+    for part in location[:-1]:
+        model = model.model_fields[str(part)].annotation
+    return f"its keys are {', '.join(model.model_fields)}"

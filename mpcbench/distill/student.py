@@ -1,0 +1,223 @@
+"""The student: a frozen base, low-rank updates of its projections, and polynomials that can be trained."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from transformers import LlamaForCausalLM
+
+import mpcbench.distill.recipe as recipes
+from mpcbench.distill.adapter import Adapter, LowRank
+from mpcbench.distill.precision import set_precision
+from mpcbench.errors import UserError
+
+
+@dataclass
+class Watch:
+    """What the polynomials see of a batch; shared by all of them.
+
+    ``counted`` [rows, length]: real tokens but the first of each row, where attention sinks sit; ``first``:
+    those first ones. ``largest`` and ``largest_first``: layer -> largest |gate| there. ``excess``: layer ->
+    mean squared relative excess of the gates over the fitted range, differentiable; only if ``penalise``.
+    """
+
+    penalise: bool = False
+    counted: torch.Tensor | None = None
+    first: torch.Tensor | None = None
+    largest: dict[int, torch.Tensor] = field(default_factory=dict)
+    largest_first: dict[int, torch.Tensor] = field(default_factory=dict)
+    excess: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def see(self, real: torch.Tensor) -> None:
+        """Forget the last batch and expect one with these real tokens, [rows, length]."""
+        self.first = real & (real.cumsum(1) == 1)
+        self.counted = real & ~self.first
+        self.largest, self.largest_first, self.excess = {}, {}, {}
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the polynomials of one layer start: all [degree + 1, channels] or [channels].
+
+    ``scale`` is the root mean square of each channel's gate, ``bound`` its largest magnitude in the text
+    that the polynomial was fitted on; both without first tokens.
+    """
+
+    coefficients: torch.Tensor
+    scale: torch.Tensor
+    bound: torch.Tensor
+
+
+class TrainedGLU(nn.Module):
+    """``p_j(gate_j) * up_j`` with p_j = start_j + delta_j, delta_j measured in channel j's own units.
+
+    With s the root mean square of the channel's gate, ``delta[k]`` changes s (g / s)^k: a step of the same
+    size moves the activation by as much whatever the power and whatever the channel's range, so that one
+    learning rate fits all of them. With ``shared`` one delta serves all channels.
+    """
+
+    def __init__(self, layer: int, start: Start, shared: bool, watch: Watch):
+        super().__init__()
+        powers = torch.arange(start.coefficients.shape[0], device=start.scale.device)[:, None]
+        scale = start.scale.clamp_min(1e-3)
+        if shared:
+            scale = scale.square().mean().sqrt().expand_as(scale)
+        self.layer = layer
+        self.watch = watch
+        self.register_buffer("start", start.coefficients.float())
+        self.register_buffer("unit", scale[None].float() ** (1 - powers))
+        self.register_buffer("scale", start.scale.float())
+        self.register_buffer("bound", start.bound.float())
+        width = 1 if shared else scale.shape[0]
+        self.delta = nn.Parameter(torch.zeros(len(powers), width, device=start.scale.device))
+
+    @property
+    def coefficients(self) -> torch.Tensor:
+        """[degree + 1, channels] in ascending powers."""
+        return self.start + self.delta * self.unit
+
+    def forward(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        """gate, up: [..., channels] -> [..., channels]."""
+        if self.watch.counted is not None and self.watch.counted.shape == gate.shape[:-1]:
+            self._observe(gate)
+        coefficients = self.coefficients
+        value = coefficients[-1]
+        for row in reversed(coefficients[:-1]):
+            value = value * gate + row
+        return value * up
+
+    def _observe(self, gate: torch.Tensor) -> None:
+        watch = self.watch
+        size = gate.detach().abs().amax(-1)
+        watch.largest[self.layer] = (size * watch.counted).amax()
+        watch.largest_first[self.layer] = (size * watch.first).amax()
+        if not watch.penalise:
+            return
+        beyond = (gate.abs() / self.bound.clamp_min(1e-3) - 1).clamp_min(0).square().mean(-1)
+        watch.excess[self.layer] = beyond[watch.counted].float().mean()
+
+
+class StudentMLP(nn.Module):
+    """A SwiGLU MLP's projections around another activation."""
+
+    def __init__(self, mlp: nn.Module, activation: nn.Module):
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj = mlp.gate_proj, mlp.up_proj, mlp.down_proj
+        self.activation = activation
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """[..., hidden] -> [..., hidden]."""
+        return self.down_proj(self.activation(self.gate_proj(hidden_states), self.up_proj(hidden_states)))
+
+
+class Student(nn.Module):
+    """A copy of the original that is trained.
+
+    original: a Llama without polynomial layers; it is copied, not changed. lora_layers: decoder layers
+    whose projections get a low-rank update.
+    """
+
+    def __init__(
+        self, original: LlamaForCausalLM, settings: recipes.Student, lora_layers: list[int], seed: int = 0
+    ):
+        super().__init__()
+        self.settings = settings
+        self.watch = Watch()
+        self.model = copy.deepcopy(original).requires_grad_(False)
+        set_precision(self.model, settings.precision, settings.double_quantisation)
+        if settings.lora_rank and settings.lora_on and lora_layers:
+            _add_lora(self.model, settings, lora_layers, seed)
+        for name, parameter in self.model.named_parameters():
+            if settings.train_norms and name.split(".")[-2].endswith("norm"):
+                parameter.requires_grad_(True)
+
+    @property
+    def polynomial_layers(self) -> list[int]:
+        """Layers replaced so far, in order."""
+        return sorted(self.polynomials)
+
+    @property
+    def polynomials(self) -> dict[int, TrainedGLU]:
+        """Layer -> its activation."""
+        blocks = enumerate(self.model.model.layers)
+        found = {layer: getattr(block.mlp, "activation", None) for layer, block in blocks}
+        return {layer: glu for layer, glu in found.items() if isinstance(glu, TrainedGLU)}
+
+    def replace(self, layer: int, start: Start, shared: bool) -> None:
+        """Put polynomials in the place of a layer's SiLU."""
+        glu = TrainedGLU(layer, start, shared, self.watch)
+        glu.delta.requires_grad_(self.settings.train_coefficients)
+        block = self.model.model.layers[layer]
+        block.mlp = StudentMLP(block.mlp, glu)
+
+    def groups(self, optimiser: recipes.Optimiser) -> list[dict]:
+        """Trainable parameters with their rates, for AdamW. UserError if a recipe trains nothing."""
+        rates = {"lora": optimiser.rate, "delta": optimiser.coefficient_rate, "norm": optimiser.norm_rate}
+        groups: dict[str, list[nn.Parameter]] = {kind: [] for kind in rates}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                kind = "lora" if "lora_" in name else "delta" if name.endswith(".delta") else "norm"
+                groups[kind].append(parameter)
+        if not any(groups.values()):
+            raise UserError(
+                "The recipe trains nothing: set lora_rank, train_coefficients or train_norms of the student."
+            )
+        return [{"params": groups[kind], "lr": rates[kind], "name": kind} for kind in rates if groups[kind]]
+
+    @torch.no_grad()
+    def adapter(self) -> Adapter:
+        """What training has changed, apart from the base."""
+        updates, norms = {}, {}
+        for name, module in self.model.named_modules():
+            if hasattr(module, "lora_A") and "default" in module.lora_A:
+                scale = module.scaling["default"]
+                down, up = module.lora_A["default"].weight, module.lora_B["default"].weight
+                updates[name] = LowRank(down.detach().clone(), up.detach() * scale)
+            elif name.endswith("norm") and module.weight.requires_grad:
+                norms[f"{name}.weight"] = module.weight.detach().clone()
+        coefficients = {layer: glu.coefficients.detach().clone() for layer, glu in self.polynomials.items()}
+        return Adapter(coefficients, updates, norms)
+
+    def trained_state(self) -> dict[str, torch.Tensor]:
+        """Trainable parameters and the polynomials' starts by name: with the original, the whole student."""
+        state = {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+        for name, module in self.named_modules():
+            if isinstance(module, TrainedGLU):
+                state |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
+        return {name: value.detach().cpu().clone() for name, value in state.items()}
+
+    @torch.no_grad()
+    def load_trained_state(self, state: dict[str, torch.Tensor], shared: bool) -> None:
+        """Undo everything since :meth:`trained_state`; layers replaced by then are replaced here too."""
+        for name in [name for name in state if name.endswith("activation.start")]:
+            prefix = name.removesuffix("start")
+            layer = int(prefix.split(".layers.")[1].split(".")[0])
+            if layer not in self.polynomials:
+                device = self.model.device
+                tensors = (state[prefix + key].to(device) for key in ("start", "scale", "bound"))
+                self.replace(layer, Start(*tensors), shared)
+        own = dict(self.named_parameters()) | dict(self.named_buffers())
+        for name, value in state.items():
+            own[name].copy_(value)
+
+
+def _add_lora(model: nn.Module, settings: recipes.Student, layers: list[int], seed: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from peft import LoraConfig, inject_adapter_in_model
+
+        names = [
+            name
+            for name, _ in model.named_modules()
+            if name.split(".")[-1] in settings.lora_on and int(name.split(".")[2]) in layers
+        ]
+        config = LoraConfig(
+            r=settings.lora_rank, lora_alpha=settings.lora_alpha, lora_dropout=0.0, target_modules=names
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            inject_adapter_in_model(config, model)
