@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mpcbench.distill.data import Batches, for_calibration, training_split
 from mpcbench.distill.judge import Judge
 from mpcbench.distill.objective import Distillation, Teacher
 from mpcbench.distill.placement import place
-from mpcbench.distill.precision import set_precision
+from mpcbench.distill.precision import with_precision
 from mpcbench.distill.recipe import Recipe
 from mpcbench.distill.result import write_checkpoint
 from mpcbench.distill.run_folder import RunFolder, State
@@ -54,7 +55,7 @@ def stage_counts(recipe: Recipe, total: int) -> list[int]:
     for count in counts:
         if not 0 <= count <= total:
             raise UserError(f"{count} polynomial layers are out of range: the model has {total} layers.")
-    if any(later <= earlier for earlier, later in zip(counts, counts[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(counts)):
         raise UserError(f"The stages {counts} do not grow: give numbers of layers in rising order.")
     return counts
 
@@ -80,16 +81,15 @@ class _Run:
             return adapters
         placed = self._placements()
         state = self.folder.load()
-        student = self._student(placed[-1], state)
+        if state.student:
+            self.say(f"going on at step {state.step} of stage {state.stage + 1} of {len(self.counts)}")
         teacher = self._teacher()
         judge = Judge(teacher.model, self.parts.held_out)
-        for stage, (count, layers) in enumerate(zip(self.counts, placed, strict=True)):
-            if stage < state.stage:
-                continue
-            if stage > state.stage:
-                state = State(stage=stage, total_steps=state.total_steps)
-            self._stage(student, teacher, judge, layers, state)
-            self._write(student, layers, count, state)
+        for stage in range(state.stage, len(self.counts)):
+            student = self._student(placed[-1], state)
+            self._stage(student, teacher, judge, placed[stage], state)
+            self._write(student, placed[stage], self.counts[stage], state)
+            state = State(stage + 1, total_steps=state.total_steps, student=student.trained_state())
         return adapters
 
     def _stage(self, student: Student, teacher: Teacher, judge: Judge, layers: list[int], state: State):
@@ -115,14 +115,8 @@ class _Run:
 
         def ranking() -> list[int]:
             if self.ranking is None:
-                basis = [
-                    METHOD,
-                    original.sha256,
-                    self.plan.texts.sha256,
-                    settings.degree,
-                    not settings.shared,
-                ]
-                basis += ["training split"]
+                basis = [METHOD, original.sha256, self.plan.texts.sha256, settings.degree]
+                basis += [not settings.shared, "training split"]
                 self.ranking = cached_ranking(
                     original, parts, settings.degree, not settings.shared, self.progress, basis
                 )
@@ -132,25 +126,17 @@ class _Run:
         return [place(settings.placement, count, total, ranking) if count else [] for count in self.counts]
 
     def _student(self, layers: list[int], state: State) -> Student:
-        settings = self.recipe.student
-        total = range(self.plan.original.model.config.num_hidden_layers)
-        model = self.plan.original.model.to(self.accelerator.device)
-        where = list(total) if settings.lora_layers == "all" else layers
-        student = Student(model, settings, where, self.recipe.seed)
-        if state.student:
-            self.say(f"going on at step {state.step} of stage {state.stage + 1} of {len(self.counts)}")
-            student.load_trained_state(state.student, self.recipe.polynomials.shared)
-        return student
+        settings, original = self.recipe.student, self.plan.original.model
+        where = list(range(original.config.num_hidden_layers)) if settings.lora_layers == "all" else layers
+        student = Student(original, settings, where, self.recipe.seed, self.accelerator.device)
+        student.load_trained_state(state.student, self.recipe.polynomials.shared)
+        return student.eval()  # nothing here behaves otherwise in training, and dropout is none
 
     def _teacher(self) -> Teacher:
         precision = self.recipe.teacher.precision
-        model = (self.plan.teacher or self.plan.original).model.to(self.accelerator.device)
-        if precision != "float32":
-            import copy
-
-            model = copy.deepcopy(model)
-            set_precision(model, precision)
-        return Teacher(model.requires_grad_(False), autocast=precision != "float32")
+        model = (self.plan.teacher or self.plan.original).model
+        model = with_precision(model, precision, self.accelerator.device)
+        return Teacher(model.requires_grad_(False).eval(), autocast=precision != "float32")
 
     def _write(self, student: Student, layers: list[int], count: int, state: State) -> None:
         """The stage's adapter, and after the last stage the checkpoint; judged against the original."""
@@ -162,7 +148,7 @@ class _Run:
                 steps = state.total_steps
             info = self._info(layers, steps)
             model = merged(original.model, adapter, info)
-            verdict = Judge(original.model, self.parts.held_out).verdict(model, [])
+            verdict = Judge(original.model, self.parts.held_out).judge(model, [])
             info.held_out = HeldOut(
                 tokens=verdict.tokens, kl=verdict.kl, argmax_agreement=verdict.argmax_agreement
             )

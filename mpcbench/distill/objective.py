@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,10 +28,27 @@ CACHED_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class Targets:
-    """The teacher's final hidden states [real tokens, hidden], and outputs of layers [real tokens, hidden]."""
+    """The teacher's final hidden states and outputs of layers, each [real tokens, hidden]."""
 
     hidden: torch.Tensor
     layers: dict[int, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A model's logits [real tokens, vocabulary] and outputs of layers [real tokens, hidden], in float32."""
+
+    logits: torch.Tensor
+    layers: dict[int, torch.Tensor]
+
+
+@torch.no_grad()
+def ask(model: LlamaForCausalLM, batch: Batch, layers: list[int]) -> Answer:
+    """What a model says to a batch, without autocast."""
+    with outputs_of(model, layers) as seen:
+        hidden = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
+    outputs = {layer: output[batch.real].float() for layer, output in seen.items()}
+    return Answer(model.lm_head(hidden[batch.real]).float(), outputs)
 
 
 class Teacher:
@@ -47,7 +65,7 @@ class Teacher:
 
     @torch.no_grad()
     def answer(self, batch: Batch, layers: list[int]) -> Targets:
-        """Targets for a batch; ``layers``: those whose outputs are wanted (then nothing is taken from memory)."""
+        """Targets for a batch; where outputs of ``layers`` are wanted, nothing is taken from memory."""
         rows = [tuple(ids[real].tolist()) for ids, real in zip(batch.ids, batch.real, strict=True)]
         if not layers and all(row in self._kept for row in rows):
             hidden = torch.cat([self._kept[row] for row in rows]).to(batch.ids.device)
@@ -84,8 +102,16 @@ class Distillation(nn.Module):
         """Layers whose outputs the objective compares."""
         return self.student.polynomial_layers if self.objective.layer_mse else []
 
-    def forward(self, batch: Batch, targets: Targets | None) -> dict[str, torch.Tensor]:
-        """``loss`` and its parts, unweighted, as scalars; targets may be None without kl and layer_mse."""
+    def forward(
+        self, batch: Batch, targets: Targets | None = None, answer: list[int] | None = None
+    ) -> dict[str, torch.Tensor] | Answer:
+        """``loss`` and its parts, unweighted, as scalars; targets may be None without kl and layer_mse.
+
+        With ``answer`` no loss but the student's :class:`Answer`, with the outputs of these layers: all
+        that is asked of the student goes through here, where FSDP gathers its parameters.
+        """
+        if answer is not None:
+            return ask(self.student.model, batch, answer)
         goal, watch = self.objective, self.student.watch
         watch.see(batch.real)
         layers = self.compared_layers
@@ -110,25 +136,59 @@ class Distillation(nn.Module):
         return {"loss": loss, **parts}
 
     def divergence(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """T^2 KL(teacher/T || student/T) in nats, mean over tokens; hidden states [tokens, hidden].
+        """T^2 KL(teacher/T || student/T) in nats, mean over tokens; hidden states [tokens, hidden]."""
+        other = None if self._head[0] is None else self._head[0].weight
+        own, dtype = self.student.model.lm_head.weight, torch.bfloat16 if self.autocast else torch.float32
+        with torch.autocast(student.device.type, enabled=False):
+            return _Divergence.apply(student, teacher, own, other, dtype, self.objective.temperature)
 
-        With one head for both, the difference of logits is the head of the difference of hidden states:
-        what bfloat16 rounds off is then a fraction of a small number, not of logits near 20.
+
+class _Divergence(torch.autograd.Function):
+    """The KL of two output distributions from hidden states, and its gradient, without logits in memory.
+
+    A few tokens at a time stay in the processor's cache; the gradient for hidden states, (q - p) W, is
+    taken on the way, since the frozen output layer W needs none. With one head for both models the
+    difference of logits is the head of the difference of hidden states: what bfloat16 rounds off is then a
+    fraction of a small number, not of logits near 20.
+    """
+
+    ROWS = 64
+
+    @staticmethod
+    def forward(
+        context: Any, student: torch.Tensor, teacher: torch.Tensor, own: torch.Tensor,
+        other: torch.Tensor | None, dtype: torch.dtype, temperature: float,
+    ) -> torch.Tensor:  # fmt: skip
+        """own, other: output layers [vocabulary, hidden], ``other`` the teacher's unless they are one.
+
+        dtype: of the matrix products.
         """
-        own, head = self.student.model.lm_head, self._head[0]
-        temperature = self.objective.temperature
-        if head is None:
-            with torch.no_grad():
-                reference = own(teacher).float() / temperature
-            difference = own(student - teacher).float() / temperature
-        else:
-            with torch.no_grad():
-                reference = head(teacher).float() / temperature
-            difference = own(student).float() / temperature - reference
-        probabilities = reference.softmax(-1)
-        kl = (reference + difference).logsumexp(-1) - reference.logsumexp(-1)
-        kl = kl - (probabilities * difference).sum(-1)
-        return kl.mean() * temperature**2
+        own, other = own.to(dtype), None if other is None else other.to(dtype)
+        total = student.new_zeros((), dtype=torch.float32)
+        gradient = torch.empty_like(student)
+        for start in range(0, len(student), _Divergence.ROWS):
+            rows = slice(start, start + _Divergence.ROWS)
+            reference = _logits(teacher[rows].to(dtype), own if other is None else other, temperature)
+            if other is None:
+                change = (student[rows] - teacher[rows]).to(dtype)
+                logits = _logits(change, own, temperature).add_(reference)
+            else:
+                logits = _logits(student[rows].to(dtype), own, temperature)
+            p, q = reference.log_softmax(-1), logits.log_softmax(-1)
+            chance = p.exp()
+            total += (chance * p.sub_(q)).sum()
+            gradient[rows] = q.exp_().sub_(chance).to(dtype) @ own
+        context.save_for_backward(gradient.mul_(temperature / len(student)))
+        return total * temperature**2 / len(student)
+
+    @staticmethod
+    def backward(context: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (gradient,) = context.saved_tensors
+        return gradient * grad, None, None, None, None, None
+
+
+def _logits(hidden: torch.Tensor, head: torch.Tensor, temperature: float) -> torch.Tensor:
+    return functional.linear(hidden, head).float().div_(temperature)
 
 
 def layer_error(

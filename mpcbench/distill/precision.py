@@ -8,6 +8,7 @@ numbers, without unpacking them again at every step.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
@@ -29,7 +30,7 @@ def bitsandbytes() -> Any:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             import bitsandbytes as library
-            import bitsandbytes.functional  # noqa: F401
+            import bitsandbytes.functional
     finally:
         log.setLevel(level)
     return library
@@ -59,25 +60,40 @@ def is_projection(name: str) -> bool:
 
 
 @torch.no_grad()
-def set_precision(model: nn.Module, precision: str, double_quantisation: bool = False) -> None:
-    """Give the decoder's projections this precision, in place; everything else stays float32.
+def with_precision(
+    original: nn.Module, precision: str, device: torch.device | str, double_quantisation: bool = False
+) -> nn.Module:
+    """A frozen copy on ``device`` whose decoder projections have this precision; all else stays float32.
 
-    On a GPU an NF4 projection becomes bitsandbytes' ``Linear4bit``; elsewhere its weight is replaced by
-    the values that Linear4bit would unpack.
+    On a GPU an NF4 projection becomes bitsandbytes' ``Linear4bit`` and a bfloat16 one takes two bytes a
+    weight. On a CPU a weight keeps its rounded value in float32, which multiplies faster. Weights that do
+    not change are shared with ``original``, which itself is left as it is.
     """
-    if precision == "float32":
-        return
+    shared = {id(tensor): tensor for tensor in (*original.parameters(), *original.buffers())}
+    model = copy.deepcopy(original, shared)  # modules are copied, tensors are not
+    packs = torch.device(device).type == "cuda"
     for name, module in list(model.named_modules()):
-        if not is_projection(name) or not isinstance(module, nn.Linear):
+        if precision == "float32" or not is_projection(name) or not isinstance(module, nn.Linear):
             continue
-        if precision == "nf4" and module.weight.is_cuda:
+        if packs and precision == "nf4":
             parent, _, own = name.rpartition(".")
-            setattr(model.get_submodule(parent), own, _packed(module, double_quantisation))
+            setattr(model.get_submodule(parent), own, _packed(module, double_quantisation, device))
         else:
-            module.weight.copy_(rounded(module.weight, precision, double_quantisation))
+            weight = rounded(module.weight, precision, double_quantisation)
+            dtype = torch.bfloat16 if packs else torch.float32
+            module.weight = nn.Parameter(weight.to(device, dtype), requires_grad=False)
+    for module in model.modules():  # not Module.to, which would move the tensors of the original
+        for key, tensor in module._parameters.items():
+            if tensor is not None and tensor.device != torch.device(device):
+                module._parameters[key] = nn.Parameter(tensor.to(device), requires_grad=False)
+        for key, tensor in module._buffers.items():
+            module._buffers[key] = None if tensor is None else tensor.to(device)
+    if model.config.tie_word_embeddings:
+        model.lm_head.weight = model.model.embed_tokens.weight
+    return model
 
 
-def _packed(module: nn.Linear, double_quantisation: bool) -> nn.Module:
+def _packed(module: nn.Linear, double_quantisation: bool, device: torch.device | str) -> nn.Module:
     library = bitsandbytes()
     packed = library.nn.Linear4bit(
         module.in_features, module.out_features, bias=module.bias is not None,
@@ -88,7 +104,7 @@ def _packed(module: nn.Linear, double_quantisation: bool) -> nn.Module:
         compress_statistics=double_quantisation, quant_type="nf4",
     )  # fmt: skip
     packed.bias = module.bias
-    return packed.to(module.weight.device)
+    return packed.to(device)
 
 
 def dense_weight(module: nn.Module) -> torch.Tensor:

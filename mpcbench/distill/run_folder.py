@@ -64,8 +64,8 @@ class RunFolder:
             for key, value in json.loads(json.dumps(identity)).items():
                 if found.get(key) != value:
                     raise UserError(
-                        f"{self.path} holds a run with another {key}: name another folder with --out, or go on "
-                        "with what run.json there says."
+                        f"{self.path} holds a run with another {key}: name another folder with --out, or go "
+                        "on with what run.json there says."
                     )
             return
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):

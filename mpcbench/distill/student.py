@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from dataclasses import dataclass, field
 
@@ -12,7 +11,8 @@ from transformers import LlamaForCausalLM
 
 import mpcbench.distill.recipe as recipes
 from mpcbench.distill.adapter import Adapter, LowRank
-from mpcbench.distill.precision import set_precision
+from mpcbench.distill.precision import with_precision
+from mpcbench.distill.sharding import spread, whole
 from mpcbench.errors import UserError
 
 
@@ -117,23 +117,25 @@ class StudentMLP(nn.Module):
 class Student(nn.Module):
     """A copy of the original that is trained.
 
-    original: a Llama without polynomial layers; it is copied, not changed. lora_layers: decoder layers
-    whose projections get a low-rank update.
+    original: a Llama without polynomial layers; it shares its frozen weights and is not changed.
+    lora_layers: decoder layers whose projections get a low-rank update.
     """
 
     def __init__(
-        self, original: LlamaForCausalLM, settings: recipes.Student, lora_layers: list[int], seed: int = 0
-    ):
+        self, original: LlamaForCausalLM, settings: recipes.Student, lora_layers: list[int], seed: int = 0,
+        device: torch.device | str = "cpu",
+    ):  # fmt: skip
         super().__init__()
         self.settings = settings
         self.watch = Watch()
-        self.model = copy.deepcopy(original).requires_grad_(False)
-        set_precision(self.model, settings.precision, settings.double_quantisation)
+        self.model = with_precision(
+            original.requires_grad_(False), settings.precision, device, settings.double_quantisation
+        )
         if settings.lora_rank and settings.lora_on and lora_layers:
             _add_lora(self.model, settings, lora_layers, seed)
-        for name, parameter in self.model.named_parameters():
-            if settings.train_norms and name.split(".")[-2].endswith("norm"):
-                parameter.requires_grad_(True)
+        for name, module in self.model.named_modules():
+            if settings.train_norms and name.endswith("norm"):
+                module.weight = nn.Parameter(module.weight.detach().clone())
 
     @property
     def polynomial_layers(self) -> list[int]:
@@ -176,10 +178,10 @@ class Student(nn.Module):
             if hasattr(module, "lora_A") and "default" in module.lora_A:
                 scale = module.scaling["default"]
                 down, up = module.lora_A["default"].weight, module.lora_B["default"].weight
-                updates[name] = LowRank(down.detach().clone(), up.detach() * scale)
+                updates[name] = LowRank(whole(down.detach()).clone(), whole(up.detach()) * scale)
             elif name.endswith("norm") and module.weight.requires_grad:
-                norms[f"{name}.weight"] = module.weight.detach().clone()
-        coefficients = {layer: glu.coefficients.detach().clone() for layer, glu in self.polynomials.items()}
+                norms[f"{name}.weight"] = whole(module.weight.detach()).clone()
+        coefficients = {layer: whole(glu.coefficients.detach()) for layer, glu in self.polynomials.items()}
         return Adapter(coefficients, updates, norms)
 
     def trained_state(self) -> dict[str, torch.Tensor]:
@@ -188,7 +190,7 @@ class Student(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, TrainedGLU):
                 state |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
-        return {name: value.detach().cpu().clone() for name, value in state.items()}
+        return {name: whole(value.detach()).cpu().clone() for name, value in state.items()}
 
     @torch.no_grad()
     def load_trained_state(self, state: dict[str, torch.Tensor], shared: bool) -> None:
@@ -202,7 +204,7 @@ class Student(nn.Module):
                 self.replace(layer, Start(*tensors), shared)
         own = dict(self.named_parameters()) | dict(self.named_buffers())
         for name, value in state.items():
-            own[name].copy_(value)
+            own[name].copy_(spread(value, own[name]))
 
 
 def _add_lora(model: nn.Module, settings: recipes.Student, layers: list[int], seed: int) -> None:

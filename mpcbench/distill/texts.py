@@ -82,7 +82,7 @@ def _passage(line: str, where: str) -> str:
         return f"Question: {item['question']}\nAnswer: {answer}"
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise UserError(
-            f"{where}, is not a question in ARC's format (question, choices and answerKey), and it has no text."
+            f"{where}, is not a question in ARC's format (question, choices and answerKey) and has no text."
         ) from None
 
 

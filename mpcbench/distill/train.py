@@ -16,6 +16,7 @@ from mpcbench.distill.log import Log, Watchdog
 from mpcbench.distill.objective import Distillation, Teacher
 from mpcbench.distill.recipe import Optimiser, Recipe
 from mpcbench.distill.run_folder import RunFolder, State, Tensors
+from mpcbench.distill.sharding import spread, whole
 from mpcbench.progress import Progress
 
 Say = Callable[[str], None]
@@ -125,7 +126,7 @@ class Trainer:
         better = math.isfinite(verdict.kl) and (state.best is None or verdict.kl < state.best)
         if better:
             state.best, state.best_step = verdict.kl, state.step
-            self._on_main(lambda student: self.folder.save_best(student))
+            self._on_main(self.folder.save_best)
         if self.log is not None:
             self.log.write(
                 "held_out", state.stage, state.step, kl=verdict.kl, best=better, layer_mse=verdict.layer_mse,
@@ -138,13 +139,15 @@ class Trainer:
 
     def verdict(self) -> Verdict:
         """Of the student as it is, against the run's own teacher."""
-        self.student.eval()
-        return self.judge.verdict(self.student.model, self.student.polynomial_layers)
+        return self.judge.verdict(
+            lambda batch, layers: self.module(batch, answer=layers), self.student.polynomial_layers
+        )
 
     def _save(self) -> None:
+        moments = _moments(self.optimiser, self.names)
+
         def write(student: Tensors) -> None:
-            self.state.student = student
-            self.state.moments = _moments(self.optimiser, self.names)
+            self.state.student, self.state.moments = student, moments
             self.folder.save(self.state)
 
         self._on_main(write)
@@ -169,7 +172,7 @@ def _moments(optimiser: Any, names: dict[nn.Parameter, str]) -> Tensors:
         held = optimiser.state.get(parameter, {})
         for key in ("exp_avg", "exp_avg_sq"):
             if key in held:
-                moments[f"{key}.{name}"] = held[key].detach().cpu().clone()
+                moments[f"{key}.{name}"] = whole(held[key].detach()).cpu().clone()
     return moments
 
 
@@ -178,6 +181,6 @@ def _load_moments(optimiser: Any, names: dict[nn.Parameter, str], moments: Tenso
         if f"exp_avg.{name}" in moments:
             optimiser.state[parameter] = {
                 "step": torch.tensor(float(step)),
-                "exp_avg": moments[f"exp_avg.{name}"].to(parameter.device),
-                "exp_avg_sq": moments[f"exp_avg_sq.{name}"].to(parameter.device),
+                "exp_avg": spread(moments[f"exp_avg.{name}"], parameter),
+                "exp_avg_sq": spread(moments[f"exp_avg_sq.{name}"], parameter),
             }
