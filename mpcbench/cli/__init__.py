@@ -19,6 +19,8 @@ COMMANDS = {
     "plot": "Draw tables and figures again, from records alone.",
     "models": "List the models at hand, and pull one.",
     "calibrate": "Fit polynomials to a model; write a polynomial checkpoint.",
+    "distill": "Train a model with polynomial layers by a recipe.",
+    "study": "Run all recipes and write the table of the study.",
     "export": "Capture a model and cut its weights into shares.",
     "party": "Start one party, here or on another host.",
     "protocols": "List the protocols and their operators.",

@@ -33,16 +33,21 @@ def _counts(context: click.Context, parameter: click.Parameter, text: str) -> li
 )
 @click.option("--placement", default="least-sensitive", show_default=True,
               help="Which layers: least-sensitive, first, last.")  # fmt: skip
+@click.option("--calibrated", is_flag=True,
+              help="Fit in closed form even where a trained checkpoint is published.")  # fmt: skip
 @workload_options
 @json_option
 def command(
-    model: str, layers: list[int], degree: int, placement: str, calibration_data: str | None,
-    task_data: Path | None, limit: int | None, results: Path, as_json: bool, **options: object,
+    model: str, layers: list[int], degree: int, placement: str, calibrated: bool,
+    calibration_data: str | None, task_data: Path | None, limit: int | None, results: Path, as_json: bool,
+    **options: object,
 ) -> None:  # fmt: skip
     """Measure a model with several numbers of polynomial layers under two-party computation.
 
     Writes one record a number of layers, tables (CSV, Markdown, LaTeX) and figures (PDF, PNG) to
-    --results, and prints the table. Called again after an interruption, it goes on where it stopped.
+    --results, and prints the table. A trained checkpoint is used where one is published for the model, else
+    polynomials are fitted, to --calibration-data if that is given; the table says which. Called again after
+    an interruption, it goes on where it stopped.
     """
     from mpcbench.checkpoints import load
     from mpcbench.cli.progress import progress_bars
@@ -58,8 +63,9 @@ def command(
         original = load(model)
         check_counts(layers, original.model.config.num_hidden_layers)
         plan = Comparison(
-            model, layers, degree, placement, texts, settings(original, **options), task_data, limit, results
-        )
+            model, layers, degree, placement, texts, settings(original, **options), task_data, limit, results,
+            trained=not calibrated and calibration_data is None,
+        )  # fmt: skip
         records = compare(plan, original, shown.step, shown.stage)
     _report(records, results, as_json)
 

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import LlamaForCausalLM
 
+from mpcbench import __version__
 from mpcbench.checkpoints import PolyLlamaForCausalLM, with_polynomials
 from mpcbench.checkpoints.provenance import HeldOut
 from mpcbench.distill.precision import is_projection, rounded
@@ -35,8 +36,8 @@ class AdapterInfo(BaseModel):
     """What an adapter fits, and how it was made.
 
     ``original_sha256`` is of the original's weights; ``base`` the precision that the student's projections
-    had. ``recipe_sha256`` names the recipe with all its changes; ``steps`` are those that led to these
-    weights, over all stages.
+    had. ``recipe_sha256`` names the recipe with all its changes, ``keep`` is the recipe's own; ``steps`` are
+    those that led to these weights, over all stages.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -53,6 +54,7 @@ class AdapterInfo(BaseModel):
     double_quantisation: bool
     recipe: str
     recipe_sha256: str
+    keep: str
     start: str
     teacher: str
     steps: int
@@ -62,6 +64,17 @@ class AdapterInfo(BaseModel):
     data_tokens: int
     held_out: HeldOut
     mpcbench_version: str
+
+    @classmethod
+    def untrained(cls, original: str, base: str) -> AdapterInfo:
+        """Of an adapter that changes nothing but the precision of the base."""
+        return cls(
+            original=original, original_source="", original_sha256="", degree=2, polynomial_layers=[],
+            placement="none", shared=False, ranking=None, base=base, double_quantisation=False, recipe="none",
+            recipe_sha256="", keep="last", start="none", teacher="none", steps=0, seed=0, data="none",
+            data_sha256="", data_tokens=0, held_out=HeldOut(tokens=0, kl=0.0, argmax_agreement=0.0),
+            mpcbench_version=__version__,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

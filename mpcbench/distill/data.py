@@ -47,15 +47,27 @@ def training_texts(
     return calibration_texts(source)
 
 
-def refuse_overlap(texts: Texts, questions: QuestionSet) -> None:
-    """UserError if an evaluation question is among the training passages."""
+def without_questions(texts: Texts, questions: QuestionSet) -> Texts:
+    """The texts without passages that hold an evaluation question: ARC's own splits share a few.
+
+    UserError when most are such passages: then the text is what the model is to be scored on.
+    """
     asked = {question.text.strip() for question in questions.questions}
-    for passage in texts.texts:
-        if passage.removeprefix("Question:").split("\nAnswer:")[0].strip() in asked:
-            raise UserError(
-                f"{texts.description} holds questions of {questions.task}, which it is to be scored on: "
-                "train on one split and score on another."
-            )
+    kept = [passage for passage in texts.texts if _question(passage) not in asked]
+    dropped = len(texts.texts) - len(kept)
+    if not dropped:
+        return texts
+    if dropped > len(kept):
+        raise UserError(
+            f"{texts.description} holds the questions of {questions.task}, which the model is to be scored "
+            "on: train on one split and score on another."
+        )
+    digest = hashlib.sha256("\0".join(kept).encode()).hexdigest()
+    return Texts(kept, f"{texts.description} without {dropped} questions of {questions.task}", digest)
+
+
+def _question(passage: str) -> str:
+    return passage.removeprefix("Question:").split("\nAnswer:")[0].strip()
 
 
 def training_split(texts: Texts, tokenizer: PreTrainedTokenizerBase) -> Split:

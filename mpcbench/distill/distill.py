@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,17 +22,22 @@ from mpcbench.distill.precision import with_precision
 from mpcbench.distill.recipe import Recipe
 from mpcbench.distill.result import write_checkpoint
 from mpcbench.distill.run_folder import RunFolder, State
+from mpcbench.distill.sharding import accelerator
 from mpcbench.distill.start import add_polynomials
 from mpcbench.distill.student import Student
-from mpcbench.distill.texts import Split, Texts
+from mpcbench.distill.texts import Texts
 from mpcbench.distill.train import Say, Trainer
 from mpcbench.errors import UserError
+from mpcbench.paths import cache_dir
 from mpcbench.progress import Progress, silent
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to train: ``teacher`` is None where the original itself teaches."""
+    """What to train: ``teacher`` is None where the original itself teaches.
+
+    ``checkpoint``: whether the last stage is also written as a checkpoint.
+    """
 
     original: Checkpoint
     recipe: Recipe
@@ -38,6 +45,7 @@ class Plan:
     texts: Texts
     folder: Path
     teacher: Checkpoint | None = None
+    checkpoint: bool = True
 
 
 def distill(plan: Plan, progress: Progress = silent, say: Say = lambda text: None) -> list[Path]:
@@ -47,6 +55,13 @@ def distill(plan: Plan, progress: Progress = silent, say: Say = lambda text: Non
     impossible, before anything long starts.
     """
     return _Run(plan, progress, say).run()
+
+
+def with_folder(plan: Plan) -> Plan:
+    """The plan with a folder of its own in the cache, the same one whenever the same thing is trained."""
+    digest = hashlib.sha256(json.dumps(_identity(plan), sort_keys=True).encode()).hexdigest()[:12]
+    name = f"{Path(plan.recipe_name).stem}-{Path(plan.original.name).name}-{digest}"
+    return replace(plan, folder=cache_dir() / "runs" / name)
 
 
 def stage_counts(recipe: Recipe, total: int) -> list[int]:
@@ -62,21 +77,21 @@ def stage_counts(recipe: Recipe, total: int) -> list[int]:
 
 class _Run:
     def __init__(self, plan: Plan, progress: Progress, say: Say):
-        from accelerate import Accelerator
-
         self.plan, self.progress, self.say = plan, progress, say
         self.recipe, original = plan.recipe, plan.original
         _check_models(plan)
         self.counts = stage_counts(self.recipe, original.model.config.num_hidden_layers)
         self.parts = training_split(plan.texts, original.tokenizer)
-        self.folder = RunFolder(plan.folder, _identity(plan))
-        self.accelerator = Accelerator()
+        self.accelerator = accelerator(self.recipe)
+        with self.accelerator.main_process_first():  # it makes the folder, the others find theirs there
+            self.folder = RunFolder(plan.folder, _identity(plan))
         if not self.accelerator.is_main_process:
             self.progress, self.say = silent, lambda text: None
 
     def run(self) -> list[Path]:
         adapters = [self.folder.adapter(count) for count in self.counts]
-        if all(path.is_file() for path in adapters) and self.folder.checkpoint.is_dir():
+        written = self.folder.checkpoint.is_dir() or not self.plan.checkpoint
+        if written and all(path.is_file() for path in adapters):
             self.say(f"{self.folder.path} is complete: nothing is left to train.")
             return adapters
         placed = self._placements()
@@ -108,22 +123,23 @@ class _Run:
         accelerator.free_memory()
 
     def _placements(self) -> list[list[int]]:
-        """Layers of every stage; a later stage holds those of the earlier ones."""
-        original, settings = self.plan.original, self.recipe.polynomials
-        parts: Split = for_calibration(self.parts)
+        """Layers of every stage; a later stage holds those of the earlier ones.
+
+        The ranking is that of quadratics, one a channel, whatever the recipe trains: recipes that replace
+        as many layers replace the same ones, and can be compared.
+        """
+        original, placement = self.plan.original, self.recipe.polynomials.placement
         self.ranking: list[int] | None = None
 
         def ranking() -> list[int]:
             if self.ranking is None:
-                basis = [METHOD, original.sha256, self.plan.texts.sha256, settings.degree]
-                basis += [not settings.shared, "training split"]
-                self.ranking = cached_ranking(
-                    original, parts, settings.degree, not settings.shared, self.progress, basis
-                )
+                basis = [METHOD, original.sha256, self.plan.texts.sha256, 2, True, "training split"]
+                parts = for_calibration(self.parts)
+                self.ranking = cached_ranking(original, parts, 2, True, self.progress, basis)
             return self.ranking
 
         total = original.model.config.num_hidden_layers
-        return [place(settings.placement, count, total, ranking) if count else [] for count in self.counts]
+        return [place(placement, count, total, ranking) if count else [] for count in self.counts]
 
     def _student(self, layers: list[int], state: State) -> Student:
         settings, original = self.recipe.student, self.plan.original.model
@@ -140,8 +156,9 @@ class _Run:
 
     def _write(self, student: Student, layers: list[int], count: int, state: State) -> None:
         """The stage's adapter, and after the last stage the checkpoint; judged against the original."""
+        adapter = student.adapter()  # by all processes: FSDP gathers it
         if self.accelerator.is_main_process:
-            adapter, original = student.adapter(), self.plan.original
+            original = self.plan.original
             final = count == self.counts[-1]
             steps = state.total_steps - state.step + state.best_step
             if self.recipe.keep == "last":
@@ -153,7 +170,7 @@ class _Run:
                 tokens=verdict.tokens, kl=verdict.kl, argmax_agreement=verdict.argmax_agreement
             )
             save_adapter(adapter, info, self.folder.adapter(count))
-            if final:
+            if final and self.plan.checkpoint:
                 write_checkpoint(model, original, info, self.folder.checkpoint)
         self.accelerator.wait_for_everyone()
 
@@ -165,7 +182,8 @@ class _Run:
             degree=recipe.polynomials.degree, polynomial_layers=layers,
             placement=recipe.polynomials.placement, shared=recipe.polynomials.shared, ranking=self.ranking,
             base=recipe.student.precision, double_quantisation=recipe.student.double_quantisation,
-            recipe=plan.recipe_name, recipe_sha256=recipe.sha256, start=recipe.polynomials.start,
+            recipe=plan.recipe_name, recipe_sha256=recipe.sha256, keep=recipe.keep,
+            start=recipe.polynomials.start,
             teacher=f"{teacher}, {recipe.teacher.precision}", steps=steps, seed=recipe.seed,
             data=plan.texts.description, data_sha256=plan.texts.sha256,
             data_tokens=sum(map(len, self.parts.fit)),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mpcbench.errors import UserError
 
@@ -83,12 +83,12 @@ class Objective(_Strict):
 class Optimiser(_Strict):
     """AdamW (Loshchilov and Hutter, ICLR 2019) with linear warm-up and a cosine to ``final_rate``.
 
-    ``steps`` are of one stage, ``tokens`` of one step over all processes. Rates of the coefficients are
-    in units of each channel's own gate, see :class:`mpcbench.distill.student.TrainedGLU`. ``clip``: largest
-    norm of the gradient, null for none.
+    ``steps`` are of each stage, or a list with a number for every stage; ``tokens`` of one step over all
+    processes. Rates of the coefficients are in units of each channel's own gate, see
+    :class:`mpcbench.distill.student.TrainedGLU`. ``clip``: largest norm of the gradient, null for none.
     """
 
-    steps: Count = 300
+    steps: Count | list[Count] = 300
     tokens: Count = 900
     rate: Positive = 2e-4
     coefficient_rate: Positive = 1e-3
@@ -98,6 +98,10 @@ class Optimiser(_Strict):
     warm_up: Annotated[int, Field(ge=0)] = 20
     final_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
     clip: Positive | None = 1.0
+
+    def steps_of(self, stage: int) -> int:
+        """Steps of a stage, 0-based."""
+        return self.steps[stage] if isinstance(self.steps, list) else self.steps
 
 
 class Recipe(_Strict):
@@ -118,6 +122,18 @@ class Recipe(_Strict):
     evaluate_every: Count = 25
     save_every: Count = 25
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_number_a_stage(self) -> Recipe:
+        steps = self.optimiser.steps
+        if isinstance(steps, list) and len(steps) != self.stages:
+            raise ValueError(f"optimiser.steps lists {len(steps)} numbers for {self.stages} stages")
+        return self
+
+    @property
+    def stages(self) -> int:
+        """How many stages there are."""
+        return len(self.polynomials.layers)
 
     @property
     def sha256(self) -> str:

@@ -1,11 +1,32 @@
-"""Parameters that FSDP has spread over processes, seen whole, and whole values put back into them.
+"""Several processes: how they are told of, and parameters that FSDP has spread over them.
 
 Every process has to call these: they talk to each other. Plain tensors pass through unchanged.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+
+from mpcbench.distill.recipe import Recipe
+from mpcbench.errors import UserError
+
+
+def accelerator(recipe: Recipe) -> Any:
+    """Accelerate's view of the processes that its launcher started, or of this one alone.
+
+    Raises UserError for FSDP 1: it flattens the few trained parameters together with frozen ones.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    everywhere = recipe.objective.kl or recipe.objective.cross_entropy  # else later layers get no gradient
+    parallel = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=not everywhere)
+    found = Accelerator(kwargs_handlers=[parallel])
+    if found.distributed_type == "FSDP" and not found.is_fsdp2:
+        raise UserError("FSDP 1 cannot train a student: launch with --fsdp_version 2.")
+    return found
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

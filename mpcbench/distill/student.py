@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM
 
 import mpcbench.distill.recipe as recipes
 from mpcbench.distill.adapter import Adapter, LowRank
-from mpcbench.distill.precision import with_precision
+from mpcbench.distill.precision import bitsandbytes, with_precision
 from mpcbench.distill.sharding import spread, whole
 from mpcbench.errors import UserError
 
@@ -208,6 +208,7 @@ class Student(nn.Module):
 
 
 def _add_lora(model: nn.Module, settings: recipes.Student, layers: list[int], seed: int) -> None:
+    bitsandbytes()  # peft imports it too, with its notices
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from peft import LoraConfig, inject_adapter_in_model

@@ -21,11 +21,13 @@ from mpcbench.progress import Progress
 
 Say = Callable[[str], None]
 
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
-def rate_factor(settings: Optimiser, step: int) -> float:
-    """What a rate is multiplied by at a step, 0-based: linear warm-up, then a cosine to ``final_rate``."""
+
+def rate_factor(settings: Optimiser, step: int, steps: int) -> float:
+    """What a rate is multiplied by at a step, 0-based: linear warm-up, and a cosine to ``final_rate``."""
     warm = min(1.0, (step + 1) / settings.warm_up) if settings.warm_up else 1.0
-    through = min(1.0, step / settings.steps)
+    through = min(1.0, step / steps)
     cosine = 0.5 * (1 + math.cos(math.pi * through))
     return warm * (settings.final_rate + (1 - settings.final_rate) * cosine)
 
@@ -45,6 +47,7 @@ class Trainer:
         self.student = module.student
         self.progress = progress
         settings = recipe.optimiser
+        self.steps = settings.steps_of(state.stage)
         self.objective = module
         optimiser = torch.optim.AdamW(
             self.student.groups(settings), betas=settings.betas, weight_decay=settings.weight_decay
@@ -53,34 +56,35 @@ class Trainer:
         self.module, self.optimiser = accelerator.prepare(module, optimiser)
         self.names = {p: name for name, p in self.student.named_parameters() if p.requires_grad}
         if state.moments:
-            _load_moments(self.optimiser, self.names, state.moments, state.step)
+            _load_moments(self.optimiser, self.names, state.moments)
         self.watchdog = Watchdog(settings.clip is not None, state.losses)
         self.log = Log(folder.log, state.stage, state.step) if accelerator.is_main_process else None
 
     def run(self) -> None:
         """All steps that are left; then the student is the stage's result by ``recipe.keep``."""
-        settings, state = self.recipe.optimiser, self.state
+        steps, state = self.steps, self.state
         label = f"training {len(self.student.polynomial_layers)} polynomial layers"
         if state.step == 0 and state.best is None:
+            self._save()  # before the best: from here on a resumed run is in this stage, not the last one
             self._check()
             self._save()
-        for step in range(state.step, settings.steps):
-            self.progress(label, step, settings.steps)
+        for step in range(state.step, steps):
+            self.progress(label, step, steps)
             self._step(step)
             if self.watchdog.hopeless:
                 self.say("The stage ends here: step after step is not finite. Its last good state is kept.")
                 break
-            last = step + 1 == settings.steps
+            last = step + 1 == steps
             if (step + 1) % self.recipe.evaluate_every == 0 or last:
                 self._check()
             if (step + 1) % self.recipe.save_every == 0 or last:
                 self._save()
-        self.progress(label, settings.steps, settings.steps)
+        self.progress(label, steps, steps)
         self._settle()
 
     def _step(self, step: int) -> None:
         accelerator, started = self.accelerator, time.monotonic()
-        factor = rate_factor(self.recipe.optimiser, step)
+        factor = rate_factor(self.recipe.optimiser, step, self.steps)
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
         batch = self.batches[step * accelerator.num_processes + accelerator.process_index]
@@ -91,16 +95,23 @@ class Trainer:
         parts = self.module(batch, targets)
         accelerator.backward(parts["loss"])
         clip = self.recipe.optimiser.clip
-        norm = float(accelerator.clip_grad_norm_(list(self.names), clip if clip is not None else math.inf))
-        values = {name: value.item() for name, value in parts.items()}
+        norm = accelerator.clip_grad_norm_(list(self.names), clip if clip is not None else math.inf)
+        norm = float(whole(norm))
+        values = self._mean(parts)
         complaint = self.watchdog.look(values["loss"], norm)
-        if math.isfinite(norm):  # the same on every process, unlike the loss
+        if math.isfinite(norm):
             self.optimiser.step()
         self.optimiser.zero_grad()
         self.state.step = step + 1
         self.state.total_steps += 1
         self.state.losses = list(self.watchdog.losses)
         self._record(values, norm, factor, int(batch.real.sum()), time.monotonic() - started, complaint)
+
+    def _mean(self, parts: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Over all processes, so that each of them comes to the same decisions."""
+        stacked = torch.stack([value.detach().float() for value in parts.values()])
+        means = self.accelerator.reduce(stacked, reduction="mean")
+        return dict(zip(parts, means.tolist(), strict=True))
 
     def _record(
         self, values: dict[str, float], norm: float, factor: float, tokens: int, seconds: float,
@@ -123,9 +134,10 @@ class Trainer:
         """Held-out distance to the teacher; keeps the student if it is the best so far."""
         verdict = self.verdict()
         state = self.state
-        better = math.isfinite(verdict.kl) and (state.best is None or verdict.kl < state.best)
+        finite = math.isfinite(verdict.kl)
+        better = state.step == 0 or (finite and (state.best is None or verdict.kl < state.best))
         if better:
-            state.best, state.best_step = verdict.kl, state.step
+            state.best, state.best_step = verdict.kl if finite else None, state.step
             self._on_main(self.folder.save_best)
         if self.log is not None:
             self.log.write(
@@ -133,7 +145,7 @@ class Trainer:
                 argmax_agreement=verdict.argmax_agreement, tokens=verdict.tokens,
             )  # fmt: skip
         self.say(
-            f"step {state.step} of {self.recipe.optimiser.steps}: held-out KL {verdict.kl:.4f} nats a token, "
+            f"step {state.step} of {self.steps}: held-out KL {verdict.kl:.4f} nats a token, "
             f"{verdict.argmax_agreement:.1%} same next token{', best so far' if better else ''}"
         )
 
@@ -166,21 +178,21 @@ class Trainer:
 
 
 def _moments(optimiser: Any, names: dict[nn.Parameter, str]) -> Tensors:
-    """AdamW's running means as plain tensors by parameter."""
+    """AdamW's running means and step counts (steps left out do not count) as plain tensors by parameter."""
     moments = {}
     for parameter, name in names.items():
         held = optimiser.state.get(parameter, {})
-        for key in ("exp_avg", "exp_avg_sq"):
+        for key in MOMENTS:
             if key in held:
                 moments[f"{key}.{name}"] = whole(held[key].detach()).cpu().clone()
     return moments
 
 
-def _load_moments(optimiser: Any, names: dict[nn.Parameter, str], moments: Tensors, step: int) -> None:
+def _load_moments(optimiser: Any, names: dict[nn.Parameter, str], moments: Tensors) -> None:
     for parameter, name in names.items():
         if f"exp_avg.{name}" in moments:
             optimiser.state[parameter] = {
-                "step": torch.tensor(float(step)),
+                "step": moments[f"step.{name}"],
                 "exp_avg": spread(moments[f"exp_avg.{name}"], parameter),
                 "exp_avg_sq": spread(moments[f"exp_avg_sq.{name}"], parameter),
             }

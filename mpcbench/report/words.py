@@ -79,10 +79,20 @@ def notes(records: Sequence[Record]) -> list[str]:
     return [
         *footnotes(records),
         randomness(records),
+        *checkpoints(records),
         f"Latency: {repetitions(records)}. Setup happens once a model, offline and online every time.",
         *data_sources(records),
         *(f"Note: {remark}" for remark in remarks(records)),
     ]
+
+
+def checkpoints(records: Sequence[Record]) -> list[str]:
+    """How the polynomial checkpoints were made, a sentence for each way."""
+    ways: dict[str, list[str]] = {}
+    for label, record in zip(labels(records), records, strict=True):
+        if record.model.polynomial_layers:
+            ways.setdefault(f"{record.model.training}; text: {record.model.calibration}", []).append(label)
+    return [f"Checkpoint of {', '.join(names)}: {_inline(way)}." for way, names in ways.items()]
 
 
 def data_sources(records: Sequence[Record]) -> list[str]:

@@ -1,0 +1,218 @@
+"""The study's table: every recipe trained on one model, scored, and written down cell by cell.
+
+A cell that is in ``study.json`` is not computed again, and a run that was cut off goes on where it
+stopped: the same command resumes the study.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mpcbench.accuracy import cached_evaluate, fidelity
+from mpcbench.accuracy.questions import load_questions
+from mpcbench.checkpoints import Checkpoint
+from mpcbench.checkpoints.hashing import weights_sha256
+from mpcbench.distill import Texts, calibration_texts
+from mpcbench.distill.adapter import Adapter, AdapterInfo, load_adapter, merged
+from mpcbench.distill.data import without_questions
+from mpcbench.distill.distill import Plan, distill, with_folder
+from mpcbench.distill.log import read_log
+from mpcbench.distill.recipe import Recipe, load_recipe
+from mpcbench.errors import UserError
+from mpcbench.progress import Progress, silent
+from mpcbench.records.environment import environment
+from mpcbench.records.schema import Accuracy, Fidelity
+from mpcbench.records.study import Cell, Study, Training, read_study, write_study
+
+OTHER_TEXTS = 60
+"""Passages of the packaged text that models are compared on beside ARC."""
+QUESTIONS = 600
+"""So many evaluation questions at most, unless told otherwise: more than ARC-Easy's validation split has."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What to study and where to write. ``only``: names of runs, all if empty; ``seeds``: first few seeds."""
+
+    original: Checkpoint
+    texts: Texts
+    task_data: Path | None
+    limit: int | None
+    results: Path
+    seeds: int = 1
+    only: tuple[str, ...] = ()
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run of the table at one seed."""
+
+    name: str
+    title: str
+    published: float | None
+    recipe_name: str
+    recipe: Recipe
+
+
+def study(plan: StudyPlan, progress: Progress = silent, say: Say = lambda text: None) -> Study:
+    """Compute the cells that are missing; returns all of them, those of earlier calls included.
+
+    Evaluation questions are left out of the training text. Raises UserError before anything long for a run
+    that does not exist, for training text that is mostly such questions, and for a study.json of another
+    model.
+    """
+    texts = without_questions(plan.texts, load_questions(plan.task_data))
+    return _Study(replace(plan, texts=texts), progress, say).run()
+
+
+def run_names() -> list[str]:
+    """Names of the study's runs, in order."""
+    return [run["run"] for run in _table()["runs"]]
+
+
+class _Study:
+    def __init__(self, plan: StudyPlan, progress: Progress, say: Say):
+        self.plan, self.progress, self.say = plan, progress, say
+        self.file = plan.results / "study.json"
+        self.table = _table()
+        unknown = [name for name in plan.only if name not in run_names()]
+        if unknown:
+            raise UserError(f"The study has no run {unknown[0]}: choose from {', '.join(run_names())}.")
+        self.limit = plan.limit or (self.table["quick_questions"] if plan.quick else QUESTIONS)
+        self.questions = load_questions(plan.task_data).head(self.limit)
+        self.others = calibration_texts()
+        self.cells = self._earlier()
+
+    def run(self) -> Study:
+        self._untrained("original", "original in full precision", self.table["published_baseline"], "float32")
+        self._untrained("nf4", "NF4, no polynomials, untrained", None, "nf4")
+        runs = list(self._runs())
+        for place, run in enumerate(runs, 1):
+            self.say(f"run {place} of {len(runs)}: {run.name}, seed {run.recipe.seed}")
+            self._trained(run)
+        return self._record()
+
+    def _runs(self) -> Iterator[_Run]:
+        """All runs at the first seed, then at the second."""
+        for seed in range(self.plan.seeds):
+            for entry in self.table["runs"]:
+                if self.plan.only and entry["run"] not in self.plan.only:
+                    continue
+                changes = entry.get("changes", {}) | (self.table["quick"] if self.plan.quick else {})
+                recipe = load_recipe(entry["recipe"], changes | {"seed": seed})
+                yield _Run(entry["run"], entry["title"], entry.get("published"), entry["recipe"], recipe)
+
+    def _untrained(self, row: str, title: str, published: float | None, precision: str) -> None:
+        key = self._key("untrained", precision, 0)
+        if key in self.cells:
+            return
+        self.say(title)
+        info = AdapterInfo.untrained(self.plan.original.name, precision)
+        accuracy, arc, other = self._score(Adapter({}, {}, {}), info)
+        self._keep(
+            Cell(key=key, row=row, title=title, published=published, seed=0, layers=0, degree=None,
+                 accuracy=accuracy, arc=arc, other=other, training=None)
+        )  # fmt: skip
+
+    def _trained(self, run: _Run) -> None:
+        original, texts = self.plan.original, self.plan.texts
+        plan = with_folder(Plan(original, run.recipe, run.name, texts, Path(), checkpoint=False))
+        keys = [self._key(run.recipe.sha256, texts.sha256, stage) for stage in range(len(run.recipe.stages))]
+        if all(key in self.cells for key in keys):
+            return
+        adapters = distill(plan, self.progress, self.say)
+        log = self.plan.results / "logs" / f"{run.name}-seed{run.recipe.seed}.jsonl"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(plan.folder / "log.jsonl", log)
+        for stage, (key, path) in enumerate(zip(keys, adapters, strict=True)):
+            if key in self.cells:
+                continue
+            adapter, info = load_adapter(path)
+            count = len(info.polynomial_layers)
+            self.say(f"scoring {run.name} with {count} polynomial layers")
+            accuracy, arc, other = self._score(adapter, info)
+            training = training_of(read_log(log), stage, info, path.stat().st_size)
+            self._keep(
+                Cell(key=key, row=run.name, title=run.title, published=run.published, seed=run.recipe.seed,
+                     layers=count, degree=info.degree if count else None, accuracy=accuracy, arc=arc,
+                     other=other, training=training)
+            )  # fmt: skip
+
+    def _score(self, adapter: Adapter, info: AdapterInfo) -> tuple[list[Accuracy], Fidelity, Fidelity]:
+        """Accuracy, distance on the questions, distance on other text; all to the original in float32."""
+        original = self.plan.original
+        model = merged(original.model, adapter, info)
+        checkpoint = Checkpoint(model, original.tokenizer, original.name, original.source,
+                                weights_sha256(model), None)  # fmt: skip
+        scored = cached_evaluate(checkpoint, original, self.plan.task_data, self.limit, self.progress)
+        passages = self.others.texts[:OTHER_TEXTS]
+        other = fidelity(
+            original.model, model, original.tokenizer, passages, self.others.description, self.progress
+        )
+        return scored.accuracy, scored.fidelity, other
+
+    def _key(self, *parts: Any) -> str:
+        content = [*parts, self.plan.original.sha256, self.questions.sha256, self.limit]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+    def _earlier(self) -> dict[str, Cell]:
+        if not self.file.is_file():
+            return {}
+        found = read_study(self.file)
+        if found.model_sha256 != self.plan.original.sha256:
+            raise UserError(f"{self.file} is a study of {found.model}: name another folder with --results.")
+        return {cell.key: cell for cell in found.cells}
+
+    def _keep(self, cell: Cell) -> None:
+        self.cells[cell.key] = cell
+        write_study(self._record(), self.file)
+
+    def _record(self) -> Study:
+        order = ["original", "nf4", *run_names()]
+        cells = sorted(self.cells.values(), key=lambda cell: (order.index(cell.row), cell.seed, cell.layers))
+        original = self.plan.original
+        return Study(
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            command="mpcbench " + shlex.join(sys.argv[1:]), model=original.name,
+            model_source=original.source, model_sha256=original.sha256, quick=self.plan.quick, cells=cells,
+            environment=environment(),
+        )  # fmt: skip
+
+
+def training_of(lines: list[dict[str, Any]], stage: int, info: AdapterInfo, size: int) -> Training:
+    """What a run's log says of one stage; size: of the adapter file, in bytes."""
+    own = [line for line in lines if line["stage"] == stage]
+    steps = [line for line in own if line["event"] == "step"]
+    checks = [line for line in own if line["event"] == "held_out" and line["kl"] is not None]
+    best = min(checks, key=lambda line: line["kl"]) if info.keep == "best" else checks[-1]
+    norms = [line["grad_norm"] for line in steps if line["grad_norm"] is not None]
+    gates = [max(line["largest_gate"].values()) for line in steps if line["largest_gate"]]
+    measured = checks[0]["layer_mse"] is not None
+    return Training(
+        recipe=info.recipe, recipe_sha256=info.recipe_sha256, teacher=info.teacher, base=info.base,
+        shared=info.shared, start=info.start, data=info.data, steps=info.steps,
+        seconds=round(sum(line["seconds"] for line in steps), 1), kl=(checks[0]["kl"], best["kl"]),
+        layer_mse=(checks[0]["layer_mse"], best["layer_mse"]) if measured else None,
+        largest_gradient_norm=max(norms, default=None), largest_gate=max(gates, default=None),
+        warnings=sum(line["event"] == "warning" for line in own), adapter_bytes=size,
+    )  # fmt: skip
+
+
+def _table() -> dict[str, Any]:
+    text = resources.files("mpcbench.pipeline").joinpath("study.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)

@@ -1,0 +1,197 @@
+"""The study as a table (terminal, Markdown, LaTeX, CSV) and as figures, from its record and logs alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpcbench.records.schema import Accuracy
+from mpcbench.records.study import Cell, Study
+from mpcbench.report.latex import escape
+from mpcbench.report.style import paper, write_figure
+from mpcbench.report.tables import save
+from mpcbench.report.training import comparison_figure
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+HEADS = (
+    "model", "layers", "Llama 2 in the study [%]", "accuracy [%]", "points lost", "KL, ARC [nats]",
+    "KL, other text [nats]", "layer MSE", "KL to the teacher", "largest gradient norm", "seeds",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """The cells of one row of the table: the same model at several seeds."""
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def first(self) -> Cell:
+        """The cell of the first seed, whose standard error and training stand in the table."""
+        return self.cells[0]
+
+    def mean(self, number: str) -> float:
+        """Mean over seeds of ``accuracy``, ``arc`` or ``other`` (the last two: KL in nats a token)."""
+        return statistics.fmean(_number(cell, number) for cell in self.cells)
+
+    def spread(self, number: str) -> float | None:
+        """Standard deviation over seeds; None for one seed."""
+        values = [_number(cell, number) for cell in self.cells]
+        return statistics.stdev(values) if len(values) > 1 else None
+
+
+def write_report(study: Study, folder: Path) -> list[Path]:
+    """study.md, .tex and .csv and the figure of clipping into ``folder``; returns their paths."""
+    paths = [
+        save(folder / "study.md", markdown(study).encode()),
+        save(folder / "study.tex", latex(study).encode()),
+        save(folder / "study.csv", table_csv(study).encode()),
+    ]
+    logs = {
+        "without clipping": folder / "logs" / "deep-unclipped-seed0.jsonl",
+        "clipped at 1.0, KL emphasised": folder / "logs" / "deep-clipped-seed0.jsonl",
+    }
+    if all(path.is_file() for path in logs.values()):
+        runs = {label: _lines(path) for label, path in logs.items()}
+        with paper():
+            paths += write_figure(comparison_figure(runs), folder, "clipping")
+    return paths
+
+
+def study_rows(study: Study) -> list[StudyRow]:
+    """Cells of one row and number of layers belong together, in the order in which they appear."""
+    groups: dict[tuple[str, int], list[Cell]] = {}
+    for cell in study.cells:
+        groups.setdefault((cell.row, cell.layers), []).append(cell)
+    return [StudyRow(tuple(cells)) for cells in groups.values()]
+
+
+def terminal(study: Study) -> Group:
+    """The table for a terminal of 160 columns."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*HEADS, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in study_rows(study):
+        table.add_row(*map(Text, _texts(row, study)))
+    return Group(Text(_caption(study), style="bold"), table, *map(Text, _notes(study)))
+
+
+def markdown(study: Study) -> str:
+    """The table in Markdown, with what it means beneath."""
+    lines = [_caption(study), "", f"| {' | '.join(HEADS)} |", "|:---|" + "---:|" * (len(HEADS) - 1)]
+    lines += [f"| {' | '.join(_texts(row, study))} |" for row in study_rows(study)]
+    return "\n".join([*lines, "", *(f"{note}\n" for note in _notes(study))])
+
+
+def latex(study: Study) -> str:
+    """A table* environment (booktabs)."""
+    lines = [
+        r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}",
+        r"\begin{table*}[t]", r"\centering", rf"\caption{{{escape(_caption(study))}}}",
+        r"\label{tab:mpcbench-study}", r"\scriptsize", r"\setlength{\tabcolsep}{2.5pt}",
+        rf"\begin{{tabular}}{{@{{}}l{'r' * (len(HEADS) - 1)}@{{}}}}", r"\toprule",
+        " & ".join(map(escape, HEADS)).replace("Llama 2 in the study", "Llama 2") + r" \\", r"\midrule",
+    ]  # fmt: skip
+    for row in study_rows(study):
+        cells = [escape(text.replace("→", "->")).replace("->", r"$\to$") for text in _texts(row, study)]
+        lines.append(" & ".join(cells) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\par\smallskip\raggedright\scriptsize {escape(note)}" for note in _notes(study)]
+    return "\n".join([*lines, r"\end{table*}", ""])
+
+
+def table_csv(study: Study) -> str:
+    """A row a cell (model and seed) with every number."""
+    rows = []
+    for cell in study.cells:
+        row: dict[str, Any] = {"row": cell.row, "title": cell.title, "seed": cell.seed, "layers": cell.layers}
+        row |= {"degree": cell.degree, "published": cell.published}
+        for score in cell.accuracy:
+            row |= {score.metric: score.score, f"{score.metric}_stderr": score.stderr, "questions": score.n}
+        for name in ("arc", "other"):
+            found = getattr(cell, name)
+            row |= {f"kl_{name}": found.kl, f"agreement_{name}": found.argmax_agreement}
+        if cell.training:
+            row |= {f"training.{key}": value for key, value in cell.training.model_dump().items()}
+        rows.append(row)
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _texts(row: StudyRow, study: Study) -> list[str]:
+    cell, accuracy, training = row.first, _accuracy(row.first), row.first.training
+    base = next((c for c in study.cells if c.row == "original"), None)
+    lost = 100 * (_accuracy(base).score - row.mean("accuracy")) if base else None
+    return [
+        cell.title,
+        str(cell.layers),
+        "" if cell.published is None else f"{100 * cell.published:.1f}",
+        f"{100 * row.mean('accuracy'):.1f} ± {100 * accuracy.stderr:.1f}{_seeds(row, 'accuracy', 100, 1)}",
+        "" if lost is None or cell.row == "original" else f"{lost:.1f}",
+        f"{row.mean('arc'):.4f}{_seeds(row, 'arc', 1, 4)}",
+        f"{row.mean('other'):.4f}",
+        "" if training is None or training.layer_mse is None else _change(training.layer_mse),
+        "" if training is None else _change(training.kl),
+        "" if training is None or training.largest_gradient_norm is None
+        else f"{training.largest_gradient_norm:.3g}",
+        str(len(row.cells)) if training else "–",
+    ]  # fmt: skip
+
+
+def _seeds(row: StudyRow, number: str, scale: float, digits: int) -> str:
+    spread = row.spread(number)
+    return "" if spread is None else f" (σ {scale * spread:.{digits}f})"
+
+
+def _change(values: tuple[float, float]) -> str:
+    return " → ".join(f"{value:.3g}" for value in values)
+
+
+def _caption(study: Study) -> str:
+    n = max((_accuracy(cell).n for cell in study.cells), default=0)
+    task = next((_accuracy(cell).task for cell in study.cells), "no task")
+    trial = " A trial run of a few steps: not a result." if study.quick else ""
+    return f"{study.model}: recipes of the study, accuracy on {n} questions of {task}.{trial}"
+
+
+def _notes(study: Study) -> list[str]:
+    cells = study.cells
+    sources = dict.fromkeys(_accuracy(cell).source for cell in cells)
+    texts = dict.fromkeys(tuple(f"{part.tokens:,} tokens of {part.text}" for part in (cell.arc, cell.other))
+                          for cell in cells)  # fmt: skip
+    data = dict.fromkeys(cell.training.data for cell in cells if cell.training)
+    return [
+        f"Accuracy: plaintext; {'; '.join(sources)}; ± is the standard error over questions, σ the standard "
+        "deviation over seeds. Points lost are against the original in full precision.",
+        *(f"KL(original || model) in nats a token: {arc}; other text: {other}." for arc, other in texts),
+        f"Trained on: {'; '.join(data)}. Layer MSE and KL to the run's own teacher on its held-out part, "
+        "before → after; gradient norm before clipping.",
+        f"Command: {study.command}",
+    ]
+
+
+def _accuracy(cell: Cell) -> Accuracy:
+    return cell.accuracy[0]
+
+
+def _number(cell: Cell, number: str) -> float:
+    return _accuracy(cell).score if number == "accuracy" else getattr(cell, number).kl
+
+
+def _lines(path: Path) -> Sequence[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]

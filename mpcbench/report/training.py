@@ -1,0 +1,114 @@
+"""Figures of training runs, drawn from their logs (:mod:`mpcbench.distill.log`) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpcbench.report.style import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    Sheet,
+    panel_letter,
+    paper,
+    write_figure,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Lines = Sequence[Mapping[str, Any]]
+
+PARTS = {
+    "loss": ("loss", "black", "-"),
+    "kl": ("KL", BLUE, "-"),
+    "layer_mse": ("layer MSE", VERMILLION, "--"),
+    "cross_entropy": ("cross-entropy", GREEN, "-."),
+    "gate_range": ("gate range", PURPLE, ":"),
+}
+
+
+def write_training_figure(lines: Lines, folder: Path) -> list[Path]:
+    """training.pdf and .png of one run: loss and its parts, gradient norm, largest |gate|, held-out KL."""
+    with paper():
+        return write_figure(training_figure(lines), folder, "training")
+
+
+def training_figure(lines: Lines) -> Figure:
+    """Four panels over the steps of all stages; a grey line marks where a stage begins."""
+    steps, starts = _steps(lines)
+    sheet = Sheet([0.95, 0.7, 0.7, 0.7], [0.3, 0.3, 0.3, 0.36], top=0.34, left=0.6)
+    handles = []
+    for part, (label, colour, style) in PARTS.items():
+        points = [(step["at"], step[part]) for step in steps if step.get(part) is not None]
+        if points and not (part == "loss" and len(steps[0].keys() & PARTS) == 2):
+            handles += _curve(sheet.axes[0], points, colour, style, label)
+    sheet.legend(handles, 3)
+    _curve(sheet.axes[1], [(s["at"], s["grad_norm"]) for s in steps if s["grad_norm"] is not None], BLUE, "-")
+    gates = [(s["at"], max(s["largest_gate"].values())) for s in steps if s.get("largest_gate")]
+    _curve(sheet.axes[2], gates, VERMILLION, "-")
+    held_out = [
+        (starts[line["stage"]] + line["step"], line["kl"]) for line in lines if line["event"] == "held_out"
+    ]
+    sheet.axes[3].plot(
+        *_columns([p for p in held_out if p[1] is not None]), "o-", color=BLUE, markersize=2, lw=0.8
+    )
+    words = ("loss and its parts", "gradient norm before clipping", "largest |g| over polynomial layers",
+             "KL to the teacher, held-out text [nats/token]")  # fmt: skip
+    for axes, letter, text in zip(sheet.axes, "abcd", words, strict=True):
+        _finish(axes, starts, letter, text)
+    sheet.axes[-1].set_xlabel("step", labelpad=1)
+    return sheet.figure
+
+
+def comparison_figure(runs: Mapping[str, Lines]) -> Figure:
+    """Loss and gradient norm of runs that differ in one thing, on shared logarithmic axes.
+
+    runs: label -> log lines; at most three.
+    """
+    colours = ((VERMILLION, "-"), (BLUE, "-"), (ORANGE, "--"), (SKY, "-."))
+    sheet = Sheet([1.0, 0.8], [0.3, 0.36], top=0.34, left=0.6)
+    handles = []
+    for (label, lines), (colour, style) in zip(runs.items(), colours, strict=False):
+        steps, _ = _steps(lines)
+        for axes, key in zip(sheet.axes, ("loss", "grad_norm"), strict=True):
+            points = [(s["at"], s[key]) for s in steps if s[key] is not None]
+            curve = _curve(axes, points, colour, style, label)
+            handles += curve if key == "loss" else []
+    sheet.legend(handles, 2)
+    for axes, letter, text in zip(sheet.axes, "ab", ("loss", "gradient norm before clipping"), strict=True):
+        _finish(axes, [], letter, text)
+    sheet.axes[-1].set_xlabel("step", labelpad=1)
+    return sheet.figure
+
+
+def _steps(lines: Lines) -> tuple[list[dict[str, Any]], list[int]]:
+    """Step lines with ``at``, their number over all stages; and where each stage starts."""
+    steps = [dict(line) for line in lines if line["event"] == "step"]
+    stages = 1 + max((line["stage"] for line in lines), default=0)
+    lengths = [max((s["step"] for s in steps if s["stage"] == stage), default=0) for stage in range(stages)]
+    starts = [sum(lengths[:stage]) for stage in range(stages)]
+    for step in steps:
+        step["at"] = starts[step["stage"]] + step["step"]
+    return steps, starts
+
+
+def _curve(axes: Axes, points: list[tuple[float, float]], colour: str, style: str, label: str = "") -> list:
+    return axes.plot(*_columns(points), style, color=colour, lw=0.8, label=label)
+
+
+def _columns(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _finish(axes: Axes, starts: Sequence[int], letter: str, words: str) -> None:
+    axes.set_yscale("log")
+    for start in starts[1:]:
+        axes.axvline(start, color="0.8", lw=0.6, zorder=0)
+    panel_letter(axes, letter, words)
