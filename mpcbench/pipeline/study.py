@@ -132,7 +132,7 @@ class _Study:
     def _trained(self, run: _Run) -> None:
         original, texts = self.plan.original, self.plan.texts
         plan = with_folder(Plan(original, run.recipe, run.name, texts, Path(), checkpoint=False))
-        keys = [self._key(run.recipe.sha256, texts.sha256, stage) for stage in range(len(run.recipe.stages))]
+        keys = [self._key(run.recipe.sha256, texts.sha256, stage) for stage in range(run.recipe.stages)]
         if all(key in self.cells for key in keys):
             return
         adapters = distill(plan, self.progress, self.say)

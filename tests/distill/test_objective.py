@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from mpcbench.distill.data import pad
+from mpcbench.distill.objective import Distillation, Teacher, _Divergence, layer_error, outputs_of
+from mpcbench.distill.recipe import Objective
+from mpcbench.distill.recipe import Student as Settings
+from mpcbench.distill.student import Start, Student
+from tests.tiny import tiny_llama
+
+BATCH = pad([[1, 5, 9, 33, 7], [8, 4], [3, 17, 50]])
+
+
+def plain_kl(student, teacher, own, other, temperature):
+    p = (teacher @ other.T / temperature).log_softmax(-1)
+    q = (student @ own.T / temperature).log_softmax(-1)
+    return temperature**2 * functional.kl_div(q, p, reduction="batchmean", log_target=True)
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)])
+def test_divergence_and_its_gradient_are_those_of_autograd(separate, temperature, dtype, tolerance):
+    torch.manual_seed(0)
+    teacher = torch.randn(150, 16)  # more than one block of rows
+    student = (teacher + 0.5 * torch.randn(150, 16)).requires_grad_()
+    own = torch.randn(40, 16)
+    other = own + 0.1 * torch.randn(40, 16) if separate else own
+    expected = plain_kl(student, teacher, own, other, temperature)
+    (gradient,) = torch.autograd.grad(3 * expected, student)
+    value = _Divergence.apply(student, teacher, own, other if separate else None, dtype, temperature)
+    (ours,) = torch.autograd.grad(3 * value, student)
+    assert value.item() == pytest.approx(expected.item(), rel=tolerance)
+    assert (ours - gradient).norm() < tolerance * gradient.norm()
+
+
+def student_of(model, layers=(0,), bound=10.0, **settings):
+    student = Student(model, Settings(lora_rank=2, **settings), [0, 1])
+    channels = model.config.intermediate_size
+    for layer in layers:
+        coefficients = torch.tensor([0.0, 0.5, 0.25])[:, None].expand(3, channels)
+        student.replace(
+            layer, Start(coefficients, torch.ones(channels), torch.full((channels,), bound)), False
+        )
+    return student
+
+
+def parts_of(student, model, objective):
+    module = Distillation(student, objective, None, autocast=False)
+    return module(BATCH, Teacher(model).answer(BATCH, module.compared_layers))
+
+
+def test_kl_is_that_of_the_models_logits():
+    model = tiny_llama()
+    student = student_of(model)
+    parts = parts_of(student, model, Objective())
+    p, q = (m(BATCH.ids).logits[BATCH.real].log_softmax(-1) for m in (model, student.model))
+    expected = functional.kl_div(q, p, reduction="batchmean", log_target=True)
+    assert parts["kl"].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert parts["loss"] is not None and parts["loss"].item() == parts["kl"].item()
+
+
+def test_cross_entropy_is_of_the_next_token_within_a_row():
+    model = tiny_llama()
+    student = student_of(model)
+    part = parts_of(student, model, Objective(kl=0.0, cross_entropy=1.0))["cross_entropy"]
+    logits = student.model(BATCH.ids).logits
+    labels = BATCH.ids.masked_fill(~BATCH.real, -100)[:, 1:]
+    expected = functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels.flatten(), ignore_index=-100)
+    assert part.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_layer_error_leaves_out_first_tokens():
+    teacher = {0: torch.ones(4, 2), 3: torch.full((4, 2), 2.0)}
+    student = {0: torch.ones(4, 2), 3: torch.full((4, 2), 3.0)}
+    student[0][0] = student[3][2] = 1e6  # first tokens of two rows
+    counted = torch.tensor([False, True, False, True])
+    assert layer_error(student, teacher, counted, relative=False).item() == pytest.approx(0.5)
+    assert layer_error(student, teacher, counted, relative=True).item() == pytest.approx(0.125)
+
+
+def test_layer_mse_compares_what_polynomial_layers_return():
+    model = tiny_llama()
+    student = student_of(model, layers=(1,))
+    part = parts_of(student, model, Objective(kl=0.0, layer_mse=1.0))["layer_mse"]
+    with outputs_of(model, [1]) as goal, outputs_of(student.model, [1]) as seen:
+        model(BATCH.ids), student.model(BATCH.ids)
+    later = BATCH.real.clone()
+    later[:, 0] = False
+    assert part.item() == pytest.approx((goal[1] - seen[1])[later].square().mean().item(), rel=1e-4)
+    assert part.item() > 0
+
+
+def test_gates_beyond_their_range_are_penalised():
+    model = tiny_llama()
+    gates = []
+    model.model.layers[0].mlp.gate_proj.register_forward_hook(lambda _, __, gate: gates.append(gate))
+    model(BATCH.ids)
+    later = BATCH.real.clone()
+    later[:, 0] = False
+    excess = (gates[0][later].abs() / 0.5 - 1).clamp_min(0).square().mean()
+    goal = Objective(kl=0.0, gate_range=1.0)
+    part = parts_of(student_of(tiny_llama(), bound=0.5), model, goal)["gate_range"]
+    assert part.item() == pytest.approx(excess.item(), rel=1e-4)
+    assert parts_of(student_of(tiny_llama(), bound=1e3), model, goal)["gate_range"].item() == 0
+    part.backward()
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts():
+    model = tiny_llama()
+    weights = {"kl": 0.7, "layer_mse": 0.2, "cross_entropy": 0.5, "gate_range": 2.0}
+    parts = parts_of(student_of(model, bound=0.5), model, Objective(**weights))
+    assert set(parts) == {"loss", *weights}
+    total = sum(weight * parts[name].item() for name, weight in weights.items())
+    assert parts["loss"].item() == pytest.approx(total, rel=1e-5)
+
+
+def test_the_watch_tells_first_tokens_from_later_ones():
+    model = tiny_llama()
+    student = student_of(model)
+    gates = []
+    student.model.model.layers[0].mlp.gate_proj.register_forward_hook(lambda _, __, gate: gates.append(gate))
+    parts_of(student, model, Objective())
+    size = gates[0].abs().amax(-1)
+    later = BATCH.real.clone()
+    later[:, 0] = False
+    assert student.watch.largest[0].item() == pytest.approx(size[later].max().item())
+    assert student.watch.largest_first[0].item() == pytest.approx(size[:, 0].max().item())
+
+
+def test_a_teacher_remembers_by_text_not_by_batch():
+    model = tiny_llama()
+    teacher = Teacher(model)
+    first = teacher.answer(BATCH, [])
+    model.model.forward = None  # asked again, it would fail
+    shuffled = pad([[8, 4], [3, 17, 50], [1, 5, 9, 33, 7]])
+    again = teacher.answer(shuffled, [])
+    torch.testing.assert_close(again.hidden, torch.cat([first.hidden[5:], first.hidden[:5]]), rtol=0, atol=0)
+
+
+def test_a_teacher_of_ones_own_head_teaches_through_it():
+    model, other = tiny_llama(), tiny_llama(seed=1)
+    module = Distillation(student_of(model), Objective(), other.lm_head, autocast=False)
+    parts = module(BATCH, Teacher(other).answer(BATCH, []))
+    p, q = (m(BATCH.ids).logits[BATCH.real].log_softmax(-1) for m in (other, module.student.model))
+    expected = functional.kl_div(q, p, reduction="batchmean", log_target=True)
+    assert parts["kl"].item() == pytest.approx(expected.item(), rel=1e-4)

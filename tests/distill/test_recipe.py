@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+
+from mpcbench.distill.recipe import Recipe, load_recipe, packaged_recipes, parse_recipe
+from mpcbench.errors import UserError
+
+
+def test_every_packaged_recipe_is_read():
+    assert "mpcbench" in packaged_recipes()
+    for name in packaged_recipes():
+        assert load_recipe(name).description
+
+
+def test_a_file_overrides_defaults_and_changes_override_the_file(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("optimiser: {steps: 5, clip: null}\npolynomials: {layers: [2, all]}\n")
+    recipe = load_recipe(str(file), {"student.precision": "nf4", "optimiser.steps": 7, "seed": 3})
+    assert (recipe.optimiser.steps, recipe.optimiser.clip, recipe.seed) == (7, None, 3)
+    assert recipe.polynomials.layers == [2, "all"]
+    assert recipe.student.precision == "nf4"
+    assert recipe.optimiser.rate == Recipe().optimiser.rate
+
+
+def test_the_digest_is_of_all_but_the_words():
+    plain = Recipe().sha256
+    assert parse_recipe({"description": "other words"}, "x").sha256 == plain
+    assert parse_recipe({"seed": 1}, "x").sha256 != plain
+    assert parse_recipe({"student": {"lora_rank": 9}}, "x").sha256 != plain
+
+
+@pytest.mark.parametrize(
+    "content, sentence",
+    [
+        ("speed: 3", "unknown key speed: its keys are description, polynomials"),
+        ("optimiser: {speed: 3}", "unknown key optimiser.speed: its keys are steps"),
+        ("student: {precision: int3}", "wrong at student.precision: .*got 'int3'"),
+        ("optimiser: {rate: -1}", r"wrong at optimiser.rate: .*got -1"),
+        ("optimiser: {rate: .inf}", "wrong at optimiser.rate"),
+        ("polynomials: {layers: []}", "wrong at polynomials.layers"),
+        ("polynomials: {layers: [some]}", "wrong at polynomials.layers"),
+        ("- 1", "not a YAML mapping"),
+        ("a: [1", "line 1 is not valid YAML|line 2 is not valid YAML"),
+    ],
+)
+def test_a_recipe_that_is_wrong_is_one_sentence(tmp_path, content, sentence):
+    file = tmp_path / "mine.yaml"
+    file.write_text(content)
+    with pytest.raises(UserError, match=sentence) as caught:
+        load_recipe(str(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_steps_are_for_every_stage_or_one_number_each():
+    stages = {"layers": [1, 2]}
+    listed = parse_recipe({"polynomials": stages, "optimiser": {"steps": [3, 4]}}, "x")
+    assert [listed.optimiser.steps_of(stage) for stage in (0, 1)] == [3, 4]
+    one = parse_recipe({"polynomials": stages, "optimiser": {"steps": 5}}, "x")
+    assert [one.optimiser.steps_of(stage) for stage in (0, 1)] == [5, 5]
+    with pytest.raises(UserError, match="lists 3 numbers for 2 stages"):
+        parse_recipe({"polynomials": stages, "optimiser": {"steps": [3, 4, 5]}}, "x")
+
+
+def test_a_recipe_that_does_not_exist(tmp_path):
+    with pytest.raises(UserError, match="There is no recipe nonesuch: give .*mpcbench"):
+        load_recipe("nonesuch")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_recipe(str(tmp_path))
+
+
+def test_a_change_inside_a_value_is_refused():
+    with pytest.raises(UserError, match="description holds a value"):
+        load_recipe("mpcbench", {"description.more": 1})
