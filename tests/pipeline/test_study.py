@@ -32,7 +32,9 @@ def plan(original, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyPlan
     """Two runs of a tiny Llama, one in two stages."""
     monkeypatch.setattr(module, "_table", lambda: TABLE)
     questions = write_rows(tmp_path / "tiny.jsonl", tiny_rows())
-    return StudyPlan(original, Texts(tiny_texts(40), "random words", "0"), questions, None, tmp_path / "study")
+    return StudyPlan(
+        original, Texts(tiny_texts(40), "random words", "0"), questions, None, tmp_path / "study"
+    )
 
 
 def test_a_cell_for_every_stage_of_every_run(plan):
