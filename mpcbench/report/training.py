@@ -43,7 +43,7 @@ def write_training_figure(lines: Lines, folder: Path) -> list[Path]:
 def training_figure(lines: Lines) -> Figure:
     """Four panels over the steps of all stages; a grey line marks where a stage begins."""
     steps, starts = _steps(lines)
-    sheet = Sheet([0.95, 0.7, 0.7, 0.7], [0.3, 0.3, 0.3, 0.36], top=0.34, left=0.6)
+    sheet = Sheet([0.95, 0.7, 0.7, 0.7], [0.24, 0.24, 0.24, 0.36], top=0.34, left=0.6)
     handles = []
     for part, (label, colour, style) in PARTS.items():
         points = [(step["at"], step[part]) for step in steps if step.get(part) is not None]
@@ -61,9 +61,7 @@ def training_figure(lines: Lines) -> Figure:
     )
     words = ("loss and its parts", "gradient norm before clipping", "largest |g| over polynomial layers",
              "KL to the teacher, held-out text [nats/token]")  # fmt: skip
-    for axes, letter, text in zip(sheet.axes, "abcd", words, strict=True):
-        _finish(axes, starts, letter, text)
-    sheet.axes[-1].set_xlabel("step", labelpad=1)
+    _finish(sheet, starts, words)
     return sheet.figure
 
 
@@ -73,7 +71,7 @@ def comparison_figure(runs: Mapping[str, Lines]) -> Figure:
     runs: label -> log lines; at most three.
     """
     colours = ((VERMILLION, "-"), (BLUE, "-"), (ORANGE, "--"), (SKY, "-."))
-    sheet = Sheet([1.0, 0.8], [0.3, 0.36], top=0.34, left=0.6)
+    sheet = Sheet([1.0, 0.8], [0.24, 0.36], top=0.34, left=0.6)
     handles = []
     for (label, lines), (colour, style) in zip(runs.items(), colours, strict=False):
         steps, _ = _steps(lines)
@@ -82,9 +80,7 @@ def comparison_figure(runs: Mapping[str, Lines]) -> Figure:
             curve = _curve(axes, points, colour, style, label)
             handles += curve if key == "loss" else []
     sheet.legend(handles, 2)
-    for axes, letter, text in zip(sheet.axes, "ab", ("loss", "gradient norm before clipping"), strict=True):
-        _finish(axes, [], letter, text)
-    sheet.axes[-1].set_xlabel("step", labelpad=1)
+    _finish(sheet, [], ("loss", "gradient norm before clipping"))
     return sheet.figure
 
 
@@ -107,8 +103,24 @@ def _columns(points: list[tuple[float, float]]) -> tuple[list[float], list[float
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _finish(axes: Axes, starts: Sequence[int], letter: str, words: str) -> None:
-    axes.set_yscale("log")
-    for start in starts[1:]:
-        axes.axvline(start, color="0.8", lw=0.6, zorder=0)
-    panel_letter(axes, letter, words)
+def _finish(sheet: Sheet, starts: Sequence[int], words: Sequence[str]) -> None:
+    """One axis of steps for all panels; values that range far are logarithmic, with plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    last = max(axes.get_xlim()[1] for axes in sheet.axes)
+    for axes, letter, text in zip(sheet.axes, "abcd", words, strict=False):
+        low, high = axes.dataLim.intervaly
+        if high > 4 * low > 0:
+            axes.set_yscale("log")
+            subs = (1, 2, 5) if high < 100 * low else (1,)
+            axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=6))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.locator_params(axis="y", nbins=4)
+        axes.set_xlim(0, last)
+        axes.tick_params(labelbottom=axes is sheet.axes[-1])
+        for start in starts[1:]:
+            axes.axvline(start, color="0.8", lw=0.6, zorder=0)
+        panel_letter(axes, letter, text)
+    sheet.axes[-1].set_xlabel("step", labelpad=1)

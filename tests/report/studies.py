@@ -23,7 +23,7 @@ def distance(kl: float) -> Fidelity:
 
 def training(**changes: Any) -> Training:
     content = {
-        "recipe": "naive", "recipe_sha256": "0" * 64, "teacher": "tiny, float32", "base": "nf4", "shared": True,
+        "recipe": "naive", "recipe_sha256": "0" * 64, "teacher": "tiny", "base": "nf4", "shared": True,
         "start": "random", "data": "words", "steps": 30, "seconds": 60.0, "kl": (4.76, 0.26),
         "layer_mse": (11.25, 3.38), "largest_gradient_norm": 93.0, "largest_gate": 12.0, "warnings": 0,
         "adapter_bytes": 1000,
