@@ -21,11 +21,11 @@ GIVE_UP = 5
 
 
 class Log:
-    """Appends to ``log.jsonl``; opened again at a step, it forgets what came after it."""
+    """Appends to ``log.jsonl``; opened again after a step, it forgets what came later."""
 
-    def __init__(self, path: Path, stage: int = 0, step: int = 0):
+    def __init__(self, path: Path, stage: int = 0, step: int = -1):
         self.path = path
-        kept = [line for line in read_log(path) if (line["stage"], line["step"]) < (stage, step)]
+        kept = [line for line in read_log(path) if (line["stage"], line["step"]) <= (stage, step)]
         path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
     def write(self, event: str, stage: int, step: int, **values: Any) -> None:

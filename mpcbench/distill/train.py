@@ -17,6 +17,7 @@ from mpcbench.distill.objective import Distillation, Teacher
 from mpcbench.distill.recipe import Optimiser, Recipe
 from mpcbench.distill.run_folder import RunFolder, State, Tensors
 from mpcbench.distill.sharding import spread, whole
+from mpcbench.errors import UserError
 from mpcbench.progress import Progress
 
 Say = Callable[[str], None]
@@ -58,13 +59,19 @@ class Trainer:
         if state.moments:
             _load_moments(self.optimiser, self.names, state.moments)
         self.watchdog = Watchdog(settings.clip is not None, state.losses)
-        self.log = Log(folder.log, state.stage, state.step) if accelerator.is_main_process else None
+        done = -1 if self._starts else state.step  # a start that is judged again is logged again
+        self.log = Log(folder.log, state.stage, done) if accelerator.is_main_process else None
+
+    @property
+    def _starts(self) -> bool:
+        """Whether the student as it starts is still to be judged."""
+        return self.state.step == 0 and self.state.best is None
 
     def run(self) -> None:
         """All steps that are left; then the student is the stage's result by ``recipe.keep``."""
         steps, state = self.steps, self.state
         label = f"training {len(self.student.polynomial_layers)} polynomial layers"
-        if state.step == 0 and state.best is None:
+        if self._starts:
             self._save()  # before the best: from here on a resumed run is in this stage, not the last one
             self._check()
             self._save()
@@ -134,10 +141,14 @@ class Trainer:
         """Held-out distance to the teacher; keeps the student if it is the best so far."""
         verdict = self.verdict()
         state = self.state
-        finite = math.isfinite(verdict.kl)
-        better = state.step == 0 or (finite and (state.best is None or verdict.kl < state.best))
+        if state.best is None and not math.isfinite(verdict.kl):
+            raise UserError(
+                "The student's answers are not finite before its first step: start the polynomials "
+                "calibrated, or replace fewer layers a stage."
+            )
+        better = state.best is None or verdict.kl < state.best
         if better:
-            state.best, state.best_step = verdict.kl if finite else None, state.step
+            state.best, state.best_step = verdict.kl, state.step
             self._on_main(self.folder.save_best)
         if self.log is not None:
             self.log.write(

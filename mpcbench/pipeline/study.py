@@ -11,23 +11,25 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mpcbench.accuracy import cached_evaluate, fidelity
+from mpcbench.accuracy.distance import question_texts
+from mpcbench.accuracy.harness import score
 from mpcbench.accuracy.questions import load_questions
-from mpcbench.checkpoints import Checkpoint
-from mpcbench.checkpoints.hashing import weights_sha256
+from mpcbench.checkpoints import Checkpoint, PolyLlamaForCausalLM
 from mpcbench.distill import Texts, calibration_texts
 from mpcbench.distill.adapter import Adapter, AdapterInfo, load_adapter, merged
 from mpcbench.distill.data import without_questions
 from mpcbench.distill.distill import Plan, distill, with_folder
+from mpcbench.distill.judge import Judge
 from mpcbench.distill.log import read_log
 from mpcbench.distill.recipe import Recipe, load_recipe
 from mpcbench.errors import UserError
@@ -36,8 +38,9 @@ from mpcbench.records.environment import environment
 from mpcbench.records.schema import Accuracy, Fidelity
 from mpcbench.records.study import Cell, Study, Training, read_study, write_study
 
-OTHER_TEXTS = 60
-"""Passages of the packaged text that models are compared on beside ARC."""
+COMPARED_QUESTIONS = 100
+COMPARED_TOKENS = 3_000
+"""How much text of each kind the models' distributions are compared on."""
 QUESTIONS = 600
 """So many evaluation questions at most, unless told otherwise: more than ARC-Easy's validation split has."""
 
@@ -157,14 +160,34 @@ class _Study:
         """Accuracy, distance on the questions, distance on other text; all to the original in float32."""
         original = self.plan.original
         model = merged(original.model, adapter, info)
-        checkpoint = Checkpoint(model, original.tokenizer, original.name, original.source,
-                                weights_sha256(model), None)  # fmt: skip
-        scored = cached_evaluate(checkpoint, original, self.plan.task_data, self.limit, self.progress)
-        passages = self.others.texts[:OTHER_TEXTS]
-        other = fidelity(
-            original.model, model, original.tokenizer, passages, self.others.description, self.progress
-        )
-        return scored.accuracy, scored.fidelity, other
+        accuracy = score(model, original.tokenizer, self.questions, self.progress)
+        arc, other = (self._distance(text, model) for text in self._comparisons)
+        return accuracy, arc, other
+
+    @cached_property
+    def _comparisons(self) -> list[tuple[str, Judge]]:
+        """Two texts in words, and judges that remember what the original says to them."""
+        passages, words = question_texts(self.questions.head(COMPARED_QUESTIONS))
+        others = self.others.texts, f"{self.others.description}, from its start"
+        return [self._comparison(passages, words), self._comparison(*others)]
+
+    def _comparison(self, passages: Sequence[str], words: str) -> tuple[str, Judge]:
+        original, rows, room = self.plan.original, [], COMPARED_TOKENS
+        limit = original.model.config.max_position_embeddings
+        for tokens in original.tokenizer(list(passages)).input_ids:
+            tokens = tokens[: min(limit, room)]
+            if len(tokens) > 1:
+                rows.append(tokens)
+                room -= len(tokens)
+        return words, Judge(original.model, rows)
+
+    def _distance(self, comparison: tuple[str, Judge], model: PolyLlamaForCausalLM) -> Fidelity:
+        words, judge = comparison
+        verdict = judge.judge(model, [])
+        return Fidelity(
+            text=words, tokens=verdict.tokens, kl=max(verdict.kl, 0.0),
+            argmax_agreement=verdict.argmax_agreement,
+        )  # fmt: skip
 
     def _key(self, *parts: Any) -> str:
         content = [*parts, self.plan.original.sha256, self.questions.sha256, self.limit]

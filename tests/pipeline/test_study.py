@@ -61,7 +61,7 @@ def test_training_is_told_with_its_pathologies(plan):
 def test_what_is_there_is_not_trained_again(plan, monkeypatch):
     first = study(replace(plan, only=("mpcbench",)))
     assert {cell.row for cell in first.cells} == {"original", "nf4", "mpcbench"}
-    monkeypatch.setattr(module, "cached_evaluate", None)
+    monkeypatch.setattr(module, "score", None)
     monkeypatch.setattr(module, "distill", None)
     assert study(replace(plan, only=("mpcbench",))).cells == first.cells
 
