@@ -14,7 +14,7 @@ from mpcbench.distill.adapter import (
     merged,
     save_adapter,
 )
-from mpcbench.distill.precision import is_projection, rounded
+from mpcbench.distill.precision import is_projection
 from mpcbench.errors import UserError
 from tests.distill.test_student import IDS, disturb, student_of
 from tests.tiny import tiny_llama
@@ -99,7 +99,7 @@ def test_a_file_that_is_no_adapter_is_one_sentence(tmp_path):
     path = tmp_path / "a.safetensors"
     with pytest.raises(UserError, match="There is no adapter"):
         load_adapter(path)
-    with pytest.raises(UserError, match="no adapter|not an adapter"):
+    with pytest.raises(UserError, match="no adapter"):
         load_adapter(tmp_path)
     save_adapter(trained(tiny_llama()).adapter(), info(), path)
     whole = path.read_bytes()
@@ -116,7 +116,7 @@ def test_tensors_that_no_adapter_has_are_refused(tmp_path):
     path = tmp_path / "a.safetensors"
     metadata = {"mpcbench": info([]).model_dump_json()}
     save_file({"model.layers.0.bias": torch.ones(1)}, path, metadata=metadata)
-    with pytest.raises(UserError, match="holds model.layers.0.bias"):
+    with pytest.raises(UserError, match=r"holds model\.layers\.0\.bias"):
         load_adapter(path)
     save_file({}, path, metadata={"mpcbench": info([0]).model_dump_json()})
     with pytest.raises(UserError, match="lacks coefficients"):

@@ -111,5 +111,5 @@ def test_a_file_without_text_is_refused(tmp_path):
         training_texts(str(empty), tiny_llama(), TOKENIZER, "a" * 64)
     bare = tmp_path / "bare.jsonl"
     bare.write_text('{"title": "x"}\n')
-    with pytest.raises(UserError, match="line 1.*has no text"):
+    with pytest.raises(UserError, match=r"line 1.*has no text"):
         training_texts(str(bare), tiny_llama(), TOKENIZER, "a" * 64)

@@ -62,7 +62,7 @@ def test_steps_are_for_every_stage_or_one_number_each():
 
 
 def test_a_recipe_that_does_not_exist(tmp_path):
-    with pytest.raises(UserError, match="There is no recipe nonesuch: give .*mpcbench"):
+    with pytest.raises(UserError, match=r"There is no recipe nonesuch: give .*mpcbench"):
         load_recipe("nonesuch")
     with pytest.raises(UserError, match="cannot be read"):
         load_recipe(str(tmp_path))
