@@ -78,7 +78,7 @@ class TrainedGLU(nn.Module):
     @property
     def coefficients(self) -> torch.Tensor:
         """[degree + 1, channels] in ascending powers."""
-        return self.start + self.delta * self.unit
+        return self.start + whole(self.delta) * self.unit
 
     def forward(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         """gate, up: [..., channels] -> [..., channels]."""

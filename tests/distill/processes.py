@@ -1,4 +1,4 @@
-"""One of several training processes: ``python -m tests.distill.processes MODE FOLDER``, see the functions.
+"""One of several training processes: ``python -m tests.distill.processes MODE FOLDER``, see :func:`main`.
 
 Accelerate offers FSDP on accelerators only. To try it on CPUs over gloo, it is told here that the processes
 it has found are FSDP's; all else is its own code and PyTorch's.
@@ -10,9 +10,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+from mpcbench.distill import sharding, student
 from mpcbench.distill.distill import distill
 from mpcbench.distill.texts import Texts
-from mpcbench.errors import UserError
 from tests.distill.runs import plan
 from tests.tiny import tiny_texts
 
@@ -26,31 +28,36 @@ SETTINGS = {
 }
 
 
-def pretend_fsdp(version: int) -> None:
-    """Make Accelerate believe that its CPU processes are FSDP's."""
+def pretend_fsdp() -> None:
+    """Make Accelerate believe that its CPU processes are FSDP's, and say when a spread tensor is gathered."""
     from accelerate import Accelerator, FullyShardedDataParallelPlugin
     from accelerate.state import AcceleratorState, PartialState
     from accelerate.utils import DistributedType
 
-    wrap = {
-        "auto_wrap_policy": "transformer_based_wrap",
-        "transformer_cls_names_to_wrap": ["LlamaDecoderLayer"],
-    }
-    Accelerator(fsdp_plugin=FullyShardedDataParallelPlugin(fsdp_version=version, **wrap))
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        transformer_cls_names_to_wrap=["LlamaDecoderLayer"],
+    )
+    Accelerator(fsdp_plugin=plugin)
     for state in (PartialState(), AcceleratorState()):
         state.distributed_type = DistributedType.FSDP
+    AcceleratorState().fsdp_plugin = plugin
+
+    def whole(tensor: torch.Tensor) -> torch.Tensor:
+        if hasattr(tensor, "full_tensor"):
+            print("gathered")
+        return sharding.whole(tensor)
+
+    student.whole = whole
 
 
 def main() -> None:
-    """``plain``, ``fsdp1`` or ``fsdp2``; a UserError is told in one line and exit code 2."""
+    """Mode ``data-parallel`` or ``fsdp2``."""
     mode, folder = sys.argv[1], Path(sys.argv[2])
-    if mode.startswith("fsdp"):
-        pretend_fsdp(int(mode[-1]))
-    try:
-        distill(replace(plan(folder, **SETTINGS), texts=EQUAL), say=print)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    if mode == "fsdp2":
+        pretend_fsdp()
+    distill(replace(plan(folder, **SETTINGS), texts=EQUAL), say=print)
 
 
 if __name__ == "__main__":

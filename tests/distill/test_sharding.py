@@ -5,13 +5,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 
 from mpcbench.distill.distill import distill
 from mpcbench.distill.log import read_log
-from mpcbench.distill.sharding import spread, whole
+from mpcbench.distill.recipe import Recipe
+from mpcbench.distill.sharding import accelerator, spread, whole
+from mpcbench.errors import UserError
 from tests.distill.processes import EQUAL, SETTINGS
 from tests.distill.runs import plan
 from tests.distill.test_distill import tensors
@@ -26,7 +30,7 @@ def launch(mode, folder, cache):
     command += ["--main_process_port", "0", "-m", "tests.distill.processes", mode, str(folder)]
     settings = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "MPCBENCH_CACHE": str(cache)}
     return subprocess.run(
-        command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, timeout=180
+        command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, timeout=600
     )
 
 
@@ -40,11 +44,12 @@ def alone(tmp_path_factory):
     return folder / "run"
 
 
-@pytest.mark.parametrize("mode", ["plain", "fsdp2"])
+@pytest.mark.parametrize("mode", ["data-parallel", "fsdp2"])
 def test_two_processes_train_what_one_does(tmp_path, alone, mode):
     result = launch(mode, tmp_path / "run", tmp_path / "cache")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("step 5 of 5") == 2  # two stages, told once each
+    assert ("gathered" in result.stdout) is (mode == "fsdp2")
     for name in ("adapter-1.safetensors", "adapter-2.safetensors"):
         ours, theirs = tensors(tmp_path / "run" / name), tensors(alone / name)
         assert set(ours) == set(theirs)
@@ -61,11 +66,13 @@ def test_two_processes_train_what_one_does(tmp_path, alone, mode):
     assert logs[1][-1]["loss"] < logs[1][0]["loss"]
 
 
-def test_fsdp_1_is_refused_in_one_sentence(tmp_path):
-    result = launch("fsdp1", tmp_path / "run", tmp_path / "cache")
-    assert result.returncode != 0
-    assert "FSDP 1 cannot train a student: launch with --fsdp_version 2." in result.stderr
-    assert not (tmp_path / "run").exists()
+def test_fsdp_1_is_refused(monkeypatch):
+    found = SimpleNamespace(distributed_type=DistributedType.FSDP, is_fsdp2=False)
+    monkeypatch.setattr("accelerate.Accelerator", lambda **settings: found)
+    with pytest.raises(UserError, match="launch with --fsdp_version 2"):
+        accelerator(Recipe())
+    found.is_fsdp2 = True
+    assert accelerator(Recipe()) is found
 
 
 def test_plain_tensors_pass_through():
