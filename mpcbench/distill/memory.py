@@ -17,8 +17,9 @@ GIB = 1 << 30
 HOST, GPU = "memory", "GPU memory"
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "nf4": 0.5 + 4 / 64}
 """A weight with its share of a block's scale; double quantisation would save 0.05 of it."""
-PER_HIDDEN, PER_CHANNEL = 48, 24
-"""Bytes kept for the backward pass, a token and layer, for each hidden and each MLP channel (measured)."""
+PER_HIDDEN, PER_CHANNEL, PER_DEGREE = 36, 14, 4
+"""Bytes kept for the backward pass, a token and layer: for each hidden channel, for each MLP channel of a
+quadratic, and for each of these and each degree more. Counted with torch's hooks for saved tensors."""
 PYTHON = GIB // 2
 
 
@@ -41,7 +42,9 @@ def memory_plan(config: LlamaConfig, recipe: Recipe, device: str | None = None) 
     projections, rest = _weights(config)
     trained = _trained(config, recipe)
     layers, tokens = config.num_hidden_layers, recipe.optimiser.tokens
-    a_token = PER_HIDDEN * config.hidden_size + PER_CHANNEL * config.intermediate_size
+    a_channel = PER_CHANNEL + PER_DEGREE * (recipe.polynomials.degree - 2)
+    a_token = PER_HIDDEN * config.hidden_size + a_channel * config.intermediate_size
+    cast = 2 * projections if device == "cpu" and recipe.compute == "bfloat16" else 0
     base = _copy(recipe.student.precision, device, projections, rest)
     answers = HELD_OUT_TOKENS * 4 * (config.vocab_size + layers * config.hidden_size)
     return [
@@ -51,6 +54,7 @@ def memory_plan(config: LlamaConfig, recipe: Recipe, device: str | None = None) 
         Need("the student's frozen weights", place, base),
         Need("what is trained, its gradients and AdamW's means", place, 16 * trained),
         Need("saved states on their way to disk", HOST, 16 * trained),
+        Need("projections in bfloat16 for the backward pass", place, cast),
         Need(f"activations of {tokens} tokens", place, tokens * layers * a_token),
         Need("the teacher's answers to the held-out text", HOST, answers),
         Need("the teacher's answers of earlier epochs, at most", HOST, CACHED_BYTES),

@@ -19,6 +19,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from mpcbench.accuracy.distance import question_texts
@@ -160,7 +161,10 @@ class _Study:
         """Accuracy, distance on the questions, distance on other text; all to the original in float32."""
         original = self.plan.original
         model = merged(original.model, adapter, info)
-        accuracy = score(model, original.tokenizer, self.questions, self.progress)
+        # As lm-eval runs most models; on a CPU float32 takes three times as long. Distances stay float32.
+        with torch.autocast(model.device.type, dtype=torch.bfloat16):
+            accuracy = score(model, original.tokenizer, self.questions, self.progress)
+        accuracy = [item.model_copy(update={"source": f"{item.source}, bfloat16"}) for item in accuracy]
         arc, other = (self._distance(text, model) for text in self._comparisons)
         return accuracy, arc, other
 
