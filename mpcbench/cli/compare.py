@@ -33,25 +33,28 @@ def _counts(context: click.Context, parameter: click.Parameter, text: str) -> li
 )
 @click.option("--placement", default="least-sensitive", show_default=True,
               help="Which layers: least-sensitive, first, last.")  # fmt: skip
+@click.option("--adapters", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
+              help="Trained adapters, such as a run of distill [default: packaged ones].")  # fmt: skip
 @click.option("--calibrated", is_flag=True,
-              help="Fit in closed form even where a trained checkpoint is published.")  # fmt: skip
+              help="Fit in closed form even where there is a trained adapter.")  # fmt: skip
 @workload_options
 @json_option
 def command(
-    model: str, layers: list[int], degree: int, placement: str, calibrated: bool,
-    calibration_data: str | None, task_data: Path | None, limit: int | None, results: Path, as_json: bool,
-    **options: object,
+    model: str, layers: list[int], degree: int, placement: str, adapters: Path | None,
+    calibrated: bool, calibration_data: str | None, task_data: Path | None, limit: int | None,
+    results: Path, as_json: bool, **options: object,
 ) -> None:  # fmt: skip
     """Measure a model with several numbers of polynomial layers under two-party computation.
 
     Writes one record a number of layers, tables (CSV, Markdown, LaTeX) and figures (PDF, PNG) to
-    --results, and prints the table. A trained checkpoint is used where one is published for the model, else
+    --results, and prints the table. A trained adapter is used where there is one for the model, else
     polynomials are fitted, to --calibration-data if that is given; the table says which. Called again after
     an interruption, it goes on where it stopped.
     """
     from mpcbench.checkpoints import load
     from mpcbench.cli.progress import progress_bars
     from mpcbench.distill import calibration_texts
+    from mpcbench.distill.published import published
     from mpcbench.hub import reachable
     from mpcbench.pipeline.compare import Comparison, check_counts, compare
 
@@ -64,7 +67,7 @@ def command(
         check_counts(layers, original.model.config.num_hidden_layers)
         plan = Comparison(
             model, layers, degree, placement, texts, settings(original, **options), task_data, limit, results,
-            trained=not calibrated and calibration_data is None,
+            None if calibrated or (calibration_data and not adapters) else adapters or published(),
         )  # fmt: skip
         records = compare(plan, original, shown.step, shown.stage)
     _report(records, results, as_json)

@@ -157,6 +157,8 @@ class _Run:
     def _write(self, student: Student, layers: list[int], count: int, state: State) -> None:
         """The stage's adapter, and after the last stage the checkpoint; judged against the original."""
         adapter = student.adapter()  # by all processes: FSDP gathers it
+        if self.recipe.eight_bits:
+            adapter = adapter.rounded()
         if self.accelerator.is_main_process:
             original = self.plan.original
             final = count == self.counts[-1]

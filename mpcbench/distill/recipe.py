@@ -83,12 +83,14 @@ class Objective(_Strict):
 class Optimiser(_Strict):
     """AdamW (Loshchilov and Hutter, ICLR 2019) with linear warm-up and a cosine to ``final_rate``.
 
-    ``steps`` are of each stage, or a list with a number for every stage; ``tokens`` of one step over all
+    ``steps`` are of each stage, or a list with a number for every stage; ``stage_rates`` what each stage
+    multiplies all rates by (Adam's steps do not shrink with the loss: few layers want gentler ones); ``tokens`` of one step over all
     processes. Rates of the coefficients are in units of each channel's own gate, see
     :class:`mpcbench.distill.student.TrainedGLU`. ``clip``: largest norm of the gradient, null for none.
     """
 
     steps: Count | list[Count] = 300
+    stage_rates: list[Positive] | None = None
     tokens: Count = 900
     rate: Positive = 2e-4
     coefficient_rate: Positive = 1e-3
@@ -98,6 +100,10 @@ class Optimiser(_Strict):
     warm_up: Annotated[int, Field(ge=0)] = 20
     final_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
     clip: Positive | None = 1.0
+
+    def rates_of(self, stage: int) -> float:
+        """What the rates are multiplied by in a stage, 0-based."""
+        return self.stage_rates[stage] if self.stage_rates else 1.0
 
     def steps_of(self, stage: int) -> int:
         """Steps of a stage, 0-based."""
@@ -109,6 +115,7 @@ class Recipe(_Strict):
 
     ``compute``: precision of the student's matrix products; everything else is float32. ``keep``: the result
     of a stage is its best step by held-out KL, the start included, or whatever the last step left.
+    ``eight_bits``: adapters keep their low-rank updates in eight bits, a quarter of the size.
     """
 
     description: str = ""
@@ -119,15 +126,17 @@ class Recipe(_Strict):
     optimiser: Optimiser = Optimiser()
     compute: Literal["float32", "bfloat16"] = "bfloat16"
     keep: Literal["best", "last"] = "best"
+    eight_bits: bool = False
     evaluate_every: Count = 25
     save_every: Count = 25
     seed: int = 0
 
     @model_validator(mode="after")
     def _one_number_a_stage(self) -> Recipe:
-        steps = self.optimiser.steps
-        if isinstance(steps, list) and len(steps) != self.stages:
-            raise ValueError(f"optimiser.steps lists {len(steps)} numbers for {self.stages} stages")
+        for name in ("steps", "stage_rates"):
+            listed = getattr(self.optimiser, name)
+            if isinstance(listed, list) and len(listed) != self.stages:
+                raise ValueError(f"optimiser.{name} lists {len(listed)} numbers for {self.stages} stages")
         return self
 
     @property

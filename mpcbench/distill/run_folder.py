@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from mpcbench.errors import UserError
 from mpcbench.paths import whole_file
 
+STATE, BEST = "state.safetensors", "best.safetensors"
 Tensors = dict[str, torch.Tensor]
 
 
@@ -92,12 +93,12 @@ class RunFolder:
         """Replace the saved state as a whole."""
         tensors = {f"student.{name}": value for name, value in state.student.items()}
         tensors |= {f"moments.{name}": value for name, value in state.moments.items()}
-        with whole_file(self.path / "state.safetensors") as part:
+        with whole_file(self.path / STATE) as part:
             save_file(tensors, part, metadata={"state": json.dumps(state.numbers)})
 
     def load(self) -> State:
         """The saved state, or a fresh one; UserError if it is damaged."""
-        file = self.path / "state.safetensors"
+        file = self.path / STATE
         if not file.is_file():
             return State()
         try:
@@ -109,11 +110,11 @@ class RunFolder:
             raise UserError(f"{file} is damaged: remove it to train from the start.") from None
 
     def save_best(self, student: Tensors) -> None:
-        with whole_file(self.path / "best.safetensors") as part:
+        with whole_file(self.path / BEST) as part:
             save_file(student, part)
 
     def load_best(self) -> Tensors:
-        return load_file(self.path / "best.safetensors")
+        return load_file(self.path / BEST)
 
 
 def _under(prefix: str, tensors: Tensors) -> Tensors:

@@ -53,7 +53,7 @@ class Trainer:
         optimiser = torch.optim.AdamW(
             self.student.groups(settings), betas=settings.betas, weight_decay=settings.weight_decay
         )
-        self.rates = [group["lr"] for group in optimiser.param_groups]
+        self.rates = [group["lr"] * settings.rates_of(state.stage) for group in optimiser.param_groups]
         self.module, self.optimiser = accelerator.prepare(module, optimiser)
         self.names = {p: name for name, p in self.student.named_parameters() if p.requires_grad}
         if state.moments:

@@ -17,7 +17,7 @@ from mpcbench.checkpoints import Checkpoint, load
 from mpcbench.checkpoints.polyllama import check_degree
 from mpcbench.distill import Texts, calibrate
 from mpcbench.distill.placement import place
-from mpcbench.distill.published import published_adapter
+from mpcbench.distill.published import find_adapter
 from mpcbench.distill.result import trained_checkpoint
 from mpcbench.errors import UserError
 from mpcbench.paths import cache_dir
@@ -34,7 +34,7 @@ Stage = Callable[[str], None]
 class Comparison:
     """What to compare: numbers of polynomial layers of one model, and how each is made and measured.
 
-    ``trained``: take the trained adapter that is published for a number of layers, where there is one.
+    ``adapters``: a folder of trained adapters, which are taken where they fit; None to fit all polynomials.
     """
 
     model: str
@@ -46,7 +46,7 @@ class Comparison:
     task_data: Path | None
     limit: int | None
     results: Path
-    trained: bool = False
+    adapters: Path | None = None
 
 
 def compare(
@@ -89,9 +89,10 @@ def check_counts(counts: list[int], total: int) -> None:
 def _checkpoint(plan: Comparison, original: Checkpoint, count: int, progress: Progress) -> Checkpoint:
     if count == 0:
         return original
-    adapter = published_adapter(original.sha256, count, plan.degree, plan.placement) if plan.trained else None
-    if adapter is not None:
-        return load(str(trained_checkpoint(original, adapter)))
+    if plan.adapters is not None:
+        adapter = find_adapter(plan.adapters, original.sha256, count, plan.degree, plan.placement)
+        if adapter is not None:
+            return load(str(trained_checkpoint(original, adapter)))
     return load(str(calibrate(original, count, plan.degree, plan.placement, plan.texts, progress)))
 
 

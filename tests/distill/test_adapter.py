@@ -83,16 +83,17 @@ def test_a_file_holds_the_whole_adapter(tmp_path):
     assert torch.equal(ours, theirs)
 
 
-def test_rounding_halves_the_updates_and_changes_little(tmp_path):
+def test_rounding_quarters_the_updates_and_changes_little(tmp_path):
     model = tiny_llama()
     adapter = trained(model).adapter()
     small = adapter.rounded()
-    assert all(update.up.dtype == torch.bfloat16 for update in small.updates.values())
+    assert all(update.up.dtype == torch.float8_e4m3fn for update in small.updates.values())
     assert torch.equal(small.coefficients[1], adapter.coefficients[1])
     save_adapter(small, info(), tmp_path / "small.safetensors")
     loaded, _ = load_adapter(tmp_path / "small.safetensors")
     ours, theirs = (merged(model, each, info())(IDS).logits for each in (adapter, loaded))
-    assert 0 < (ours - theirs).norm() < 0.02 * ours.norm()
+    original = model(IDS).logits
+    assert 0 < (ours - theirs).norm() < 0.1 * (ours - original).norm()
 
 
 def test_a_file_that_is_no_adapter_is_one_sentence(tmp_path):
