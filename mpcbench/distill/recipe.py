@@ -84,9 +84,10 @@ class Optimiser(_Strict):
     """AdamW (Loshchilov and Hutter, ICLR 2019) with linear warm-up and a cosine to ``final_rate``.
 
     ``steps`` are of each stage, or a list with a number for every stage; ``stage_rates`` what each stage
-    multiplies all rates by (Adam's steps do not shrink with the loss: few layers want gentler ones); ``tokens`` of one step over all
-    processes. Rates of the coefficients are in units of each channel's own gate, see
-    :class:`mpcbench.distill.student.TrainedGLU`. ``clip``: largest norm of the gradient, null for none.
+    multiplies all rates by (Adam's steps do not shrink with the loss: few layers want gentler ones);
+    ``tokens`` of one step over all processes. Rates of the coefficients are in units of each channel's own
+    gate, see :class:`mpcbench.distill.student.TrainedGLU`. ``clip``: largest norm of the gradient, null for
+    none.
     """
 
     steps: Count | list[Count] = 300
