@@ -6,7 +6,9 @@ out has the default given here, and a field that does not exist is refused.
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import math
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -161,7 +163,8 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     """The packaged recipe or YAML file of this name, with fields changed by dotted name.
 
     changes: such as ``{"student.precision": "nf4", "optimiser.steps": 50}``. Raises UserError when there
-    is no such recipe, the YAML is malformed, or a field is unknown or has an impossible value.
+    is no such recipe, the YAML is malformed, or a field is unknown or has an impossible value. Where the
+    stages change, each takes over what the recipe lists for its own stage of as many layers or the next more.
     """
     if name in packaged_recipes():
         file = resources.files("mpcbench.distill").joinpath("recipes", f"{name}.yaml")
@@ -176,8 +179,10 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
         raise UserError(f"The recipe {name}{where} is not valid YAML: {_reason(error)}.") from None
     if not isinstance(content, dict):
         raise UserError(f"The recipe {name} is not a YAML mapping: see the packaged recipes for examples.")
+    own = copy.deepcopy(content)
     for field, value in (changes or {}).items():
         _change(content, field, value)
+    _match_stages(content, own)
     return parse_recipe(content, name)
 
 
@@ -191,6 +196,10 @@ def parse_recipe(content: Mapping[str, Any], name: str) -> Recipe:
         if first["type"] == "extra_forbidden":
             raise UserError(
                 f"The recipe {name} has an unknown key {field}: {_known(first['loc'])}."
+            ) from None
+        if not field:
+            raise UserError(
+                f"The recipe {name} is wrong: {first['msg'].removeprefix('Value error, ')}."
             ) from None
         reason = first["msg"][:1].lower() + first["msg"][1:]
         raise UserError(f"The recipe {name} is wrong at {field}: {reason}, got {first['input']!r}.") from None
@@ -218,6 +227,21 @@ def _change(content: dict[str, Any], field: str, value: Any) -> None:
         if not isinstance(content, dict):
             raise UserError(f"{field} is not a field of a recipe: {part} holds a value, not fields.")
     content[last] = value
+
+
+def _match_stages(content: dict[str, Any], own: dict[str, Any]) -> None:
+    """Give changed stages the numbers that the recipe itself lists for stages like them."""
+    sizes, before = (
+        [math.inf if count == "all" else count for count in part.get("polynomials", {}).get("layers", [])]
+        for part in (content, own)
+    )
+    if sizes == before or not all(isinstance(size, int | float) for size in sizes + before):
+        return
+    for name in ("steps", "stage_rates"):
+        listed = own.get("optimiser", {}).get(name)
+        if isinstance(listed, list) and len(listed) == len(before) and content["optimiser"][name] == listed:
+            places = [next((i for i, size in enumerate(before) if size >= wanted), -1) for wanted in sizes]
+            content["optimiser"][name] = [listed[place] for place in places]
 
 
 def _known(location: tuple[int | str, ...]) -> str:

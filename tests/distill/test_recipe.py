@@ -71,3 +71,19 @@ def test_a_recipe_that_does_not_exist(tmp_path):
 def test_a_change_inside_a_value_is_refused():
     with pytest.raises(UserError, match="description holds a value"):
         load_recipe("mpcbench", {"description.more": 1})
+
+
+def test_changed_stages_take_over_what_the_recipe_lists_for_stages_like_them():
+    listed = load_recipe("mpcbench").optimiser
+    one, three = (
+        load_recipe("mpcbench", {"polynomials.layers": layers}) for layers in ([12], [4, 20, "all"])
+    )
+    assert one.optimiser.steps == [listed.steps[1]] and one.optimiser.stage_rates == [listed.stage_rates[1]]
+    assert three.optimiser.stage_rates == [listed.stage_rates[place] for place in (0, 2, 2)]
+    chosen = load_recipe("mpcbench", {"polynomials.layers": [12], "optimiser.steps": 7})
+    assert chosen.optimiser.steps == 7
+
+
+def test_a_list_of_another_length_than_the_stages_is_refused():
+    with pytest.raises(UserError, match=r"is wrong: optimiser\.steps lists 2 numbers for 3 stages\.$"):
+        load_recipe("mpcbench", {"optimiser.steps": [1, 2]})
