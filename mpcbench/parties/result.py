@@ -46,13 +46,17 @@ class Line(BaseModel):
 
 
 class Inference(BaseModel):
-    """Times of one forward pass at one party: wall clock, tuples, waiting for the peer when online."""
+    """Times of one forward pass at one party: wall clock, tuples, waiting for the peer when online.
+
+    ``dealer_seconds`` are processor seconds that a dealer spent for it, as the dealer told party 1.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     seconds: float
     offline_seconds: float
     waiting_seconds: float
+    dealer_seconds: float = 0.0
 
 
 class PartyResult(BaseModel):
@@ -138,7 +142,7 @@ def _entry(mine: Line, theirs: Line) -> Entry:
 
 
 def merge_latency(parties: Pair) -> Latency:
-    """Wall clock at the slower party. Tuples made in line, at party 0, are the offline part."""
+    """Wall clock at the slower party. Making, fetching and expanding tuples is the offline part."""
     runs = list(zip(parties[0].inferences, parties[1].inferences, strict=True))
     total = [max(a.seconds, b.seconds) for a, b in runs]
     offline = [max(a.offline_seconds, b.offline_seconds) for a, b in runs]
@@ -153,6 +157,7 @@ def merge_latency(parties: Pair) -> Latency:
         online_seconds=online,
         offline_seconds=offline,
         waiting_seconds=waiting,
+        dealer_seconds=[max(a.dealer_seconds, b.dealer_seconds) for a, b in runs],
         median_seconds=statistics.median(online),
         iqr_seconds=quarters[2] - quarters[0],
     )
