@@ -153,7 +153,8 @@ def _dealer(protocol: Protocol, where: str | None, wait: float) -> Link | None:
     if where is None:
         raise UserError(
             f"Protocol {protocol.name} takes its correlated randomness from a dealer: start "
-            "`mpcbench dealer` and name it with --dealer HOST:PORT, or choose --provider first-party, which is insecure."
+            "`mpcbench dealer` and name it with --dealer HOST:PORT, or choose --provider first-party, "
+            "which is insecure."
         )
     return connect(*address(where), "the dealer", wait, patience=600.0)
 

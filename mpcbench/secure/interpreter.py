@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from mpcbench.errors import UserError
+from mpcbench.graph.grouping import group_linears
 from mpcbench.graph.interpreter import Interpreter
 from mpcbench.graph.secure_graph import Node
 from mpcbench.graph.shares import ShareFolder, encode
@@ -29,7 +30,8 @@ class SecureInterpreter(Interpreter[Any]):
     """
 
     def __init__(self, folder: ShareFolder, protocol: Protocol, communicator: LinkCommunicator):
-        super().__init__(folder.graph)
+        shares_openings = any(operator.groups_linears for operator in protocol.operators.values())
+        super().__init__(group_linears(folder.graph) if shares_openings else folder.graph)
         bits = protocol.fixed_point.fraction_bits
         if folder.fraction_bits != bits:
             raise UserError(
@@ -102,8 +104,7 @@ class SecureInterpreter(Interpreter[Any]):
         for node in self.graph.nodes:
             for name in node.weights:
                 if name in folder.shares and name not in weights:
-                    share = self.operators[node.op].prepare(folder.shares[name])
-                    weights[name] = crypten.mpc.MPCTensor.from_shares(share, precision=bits)
+                    weights[name] = self.operators[node.op].load(node, name, folder.shares[name], bits)
         return weights
 
     def _config(self, node: Node) -> Any:

@@ -16,6 +16,9 @@ from typing import NamedTuple
 
 from mpcbench.records.schema import Phase
 
+REPETITION = "repetition"
+"""The operator under which openings are entered that had to be made again."""
+
 
 class Scope(NamedTuple):
     """Whose traffic it is."""
@@ -60,6 +63,12 @@ class Ledger:
     def offline(self) -> Iterator[None]:
         """Enter what happens inside as the current operator's offline phase."""
         with self._push(self._top()._replace(phase="offline")):
+            yield
+
+    @contextmanager
+    def repetition(self) -> Iterator[None]:
+        """Enter what happens inside as the current module's repeated openings, which vary from run to run."""
+        with self._push(self._top()._replace(operator=REPETITION)):
             yield
 
     @contextmanager

@@ -18,7 +18,7 @@ STOCK = {"swiglu": (83_951_616, 28), "quadratic_glu": (46_202_880, 5)}
 
 @pytest.fixture(scope="module", params=sorted(STOCK))
 def layer(request: pytest.FixtureRequest) -> Iterator[tuple[str, Pair]]:
-    pair = Pair(mlp_graph(request.param, WIDTH, CHANNELS), TOKENS, WIDTH, "crypten")
+    pair = Pair(mlp_graph(request.param, WIDTH, CHANNELS), (1, TOKENS, WIDTH), "crypten")
     yield request.param, pair
     pair.close()
 

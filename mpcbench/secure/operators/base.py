@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from mpcbench.cost.declared import Cost
 from mpcbench.graph.secure_graph import Node
+from mpcbench.secure.substrate import crypten
 
 Shape = tuple[int, ...]
 
@@ -47,6 +48,8 @@ class Operator(ABC):
     domain: ClassVar[str]
     error: ClassVar[float]
     Params: ClassVar[type[Params]] = Params
+    groups_linears: ClassVar[bool] = False
+    """Whether linear layers that read the same value share its opening (:mod:`mpcbench.graph.grouping`)."""
 
     def __init__(self, params: Params):
         self.params = params
@@ -64,9 +67,12 @@ class Operator(ABC):
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         """The operator on shares. Secret values are CrypTen tensors, public ones torch tensors."""
 
-    def prepare(self, share: torch.Tensor) -> torch.Tensor:
-        """A chance to lay a stored weight out once, before the first inference."""
-        return share
+    def load(self, node: Node, name: str, share: torch.Tensor, bits: int) -> Any:
+        """This party's share of a weight as ``run`` gets it; a chance for work that is done once a model.
+
+        What is sent here belongs to the setup phase.
+        """
+        return crypten.mpc.MPCTensor.from_shares(share, precision=bits)
 
     def settings(self, node: Node) -> Mapping[str, Any]:
         """Dotted keys of CrypTen's configuration that hold while this operator runs ``node``."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from mpcbench.secure.randomness import stock
+from mpcbench.secure.randomness import activations, linear, series, stock
 from mpcbench.secure.randomness.prg import words
 from mpcbench.secure.randomness.recipe import (
     MAX_WORDS,
@@ -19,7 +19,11 @@ from mpcbench.secure.randomness.recipe import (
     split,
 )
 
-_MODULES: tuple[tuple[type[Recipe], ...], ...] = ((stock.Product, stock.Square, stock.And, stock.Bit),)
+_MODULES: tuple[tuple[type[Recipe], ...], ...] = (
+    (stock.Product, stock.Square, stock.And, stock.Bit),
+    (linear.WeightMask, linear.Linear, linear.Matmul),
+    (series.Trig, activations.Norm, activations.QuadraticGLU, activations.SwiGLU, activations.Products),
+)
 
 RECIPES: dict[str, type[Recipe]] = {recipe.kind: recipe for module in _MODULES for recipe in module}
 """Every recipe by the name that requests use."""
