@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 
 from mpcbench.records.schema import (
+    REPETITION,
     Entry,
     Latency,
     Ledger,
@@ -86,21 +87,25 @@ Pair = tuple[PartyResult, PartyResult]
 def average(runs: Sequence[list[Line]]) -> list[Line]:
     """One ledger for several repetitions: their traffic, and the means of their times.
 
-    Raises RuntimeError when traffic varies between them.
+    Openings that had to be made again vary from run to run; those of the run with most of them are kept.
+    Raises RuntimeError when other traffic varies.
     """
-    first = {line.scope: line for line in runs[0]}
+    planned = [[line for line in run if line.operator != REPETITION] for run in runs]
+    first = {line.scope: line for line in planned[0]}
     traffic = {scope: line.traffic for scope, line in first.items()}
     seconds, waits = dict.fromkeys(first, 0.0), dict.fromkeys(first, 0.0)
-    for run in runs:
+    for run in planned:
         if {line.scope: line.traffic for line in run} != traffic:
             raise RuntimeError("the traffic varies between repetitions")
         for line in run:
             seconds[line.scope] += line.seconds / len(runs)
             waits[line.scope] += line.wait_seconds / len(runs)
-    return [
+    means = [
         line.model_copy(update={"seconds": seconds[scope], "wait_seconds": waits[scope]})
         for scope, line in first.items()
     ]
+    repeated = [[line for line in run if line.operator == REPETITION] for run in runs]
+    return means + max(repeated, key=lambda lines: sum(line.rounds for line in lines))
 
 
 def merge_ledgers(parties: Pair) -> Ledger:

@@ -19,6 +19,9 @@ SCHEMA_VERSION = 1
 Phase = Literal["setup", "offline", "online"]
 PHASES: tuple[Phase, ...] = ("setup", "offline", "online")
 
+REPETITION = "repetition"
+"""The operator under which openings are entered that had to be made again, see secure/opening.py."""
+
 NonNegative = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 

@@ -14,10 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mpcbench.records.schema import Phase
-
-REPETITION = "repetition"
-"""The operator under which openings are entered that had to be made again."""
+from mpcbench.records.schema import REPETITION, Phase
 
 
 class Scope(NamedTuple):
@@ -109,6 +106,11 @@ class Ledger:
     def as_json(self) -> list[dict]:
         """Plain data: one object a scope."""
         return [{**scope._asdict(), **tally.as_json()} for scope, tally in self.tallies.items()]
+
+    @property
+    def here(self) -> str:
+        """The module and operator whose scope is open, in words."""
+        return f"{self._top().module} ({self._top().operator})"
 
     def _top(self) -> Scope:
         if not self._stack:

@@ -38,6 +38,8 @@ class Wrapped(Exception):
 class Cut:
     """How an opened value is truncated: by ``shift`` bits, knowing that its integer is below ``bound``.
 
+    ``first`` are a number of leading elements and a bound of their own.
+
     ``checked=False`` leaves out the check, as local truncation does: it then fails, unnoticed, with about
     half the probability with which the check would have asked for a repetition.
     """
@@ -45,6 +47,7 @@ class Cut:
     shift: int = 0
     bound: float = 2.0**55
     checked: bool = True
+    first: tuple[int, float] | None = None
 
 
 EXACT = Cut()
@@ -79,7 +82,10 @@ def repeated(step: Callable[[bool], T]) -> T:
                 return step(True)
             except Wrapped:
                 continue
-    raise RuntimeError("an opening asks for repetition again and again: its calibrated range is too wide")
+    where = communicator().ledger.here
+    raise RuntimeError(
+        f"{where} opens again and again: its calibrated range is too wide for its fraction bits"
+    )
 
 
 def open_under(
@@ -101,6 +107,14 @@ def may_have_wrapped(z: torch.Tensor, cut: Cut) -> bool:
     """Whether an opened difference is so close to the ring's edge that truncation could fail."""
     if not cut.shift or not cut.checked or not z.numel():
         return False
-    edge = (1 << 63) - 1 - min(int(cut.bound), 1 << 62)
+    flat = z.reshape(-1)
+    elements, bound = cut.first or (0, 0.0)
+    return _near_edge(flat[:elements], bound) or _near_edge(flat[elements:], cut.bound)
+
+
+def _near_edge(z: torch.Tensor, bound: float) -> bool:
+    if not z.numel():
+        return False
+    edge = (1 << 63) - 1 - min(int(bound), 1 << 62)
     low, high = torch.aminmax(z)
     return int(high) > edge or int(low) < -edge

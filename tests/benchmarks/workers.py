@@ -78,8 +78,9 @@ class Pair:
 def _serve(
     rank: int, ports: Any, pipe: Any, graph_json: str, shape: tuple[int, ...], protocol: str, provider: str
 ) -> None:
+    from mpcbench.records.schema import REPETITION
     from mpcbench.secure.interpreter import SecureInterpreter
-    from mpcbench.secure.ledger import REPETITION, Ledger
+    from mpcbench.secure.ledger import Ledger
     from mpcbench.secure.protocol import load_protocol
     from mpcbench.secure.substrate import crypten
     from mpcbench.secure.substrate import provider as current

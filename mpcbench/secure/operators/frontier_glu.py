@@ -13,10 +13,10 @@ from pydantic import Field
 from mpcbench.cost.declared import RING_BYTES, Cost
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.evaluate import multipliers
-from mpcbench.secure.opening import Cut, Wrapped, may_have_wrapped, open_under, opened, repeated
+from mpcbench.secure.opening import EXACT, Cut, Wrapped, may_have_wrapped, open_under, opened, repeated
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.masked_linear import MaskedWeight, mask_weight
-from mpcbench.secure.operators.ranges import bound, magnitude
+from mpcbench.secure.operators.ranges import cut, magnitude
 from mpcbench.secure.randomness.activations import QuadraticGLU as QuadraticRecipe
 from mpcbench.secure.randomness.activations import SwiGLU as SwiGLURecipe
 from mpcbench.secure.ring import bits_of, plus, rescaled, wrap
@@ -31,6 +31,8 @@ def _gate_and_up() -> list[torch.Tensor]:
     return [gate, torch.randn(1, 4, 48, generator=generator)]
 
 
+ROOM = 1.15
+"""Period over range of the even part: it has no ends to join, so that little room is enough."""
 RANGES = {"gate": [0.0, 8.0], "up": [0.0, 4.0], "product": [0.0, 32.0]}
 
 
@@ -42,17 +44,13 @@ class _OneRound(Operator):
         calibrated magnitudes may be left; ``truncation``: ``checked`` cannot fail, ``local`` can."""
 
         input_bits: int = Field(default=12, ge=6, le=16)
-        margin: float = Field(default=1.5, ge=1.0)
+        margin: float = Field(default=1.25, ge=1.0)
         truncation: str = Field(default="checked", pattern="^(checked|local)$")
 
     def _cuts(self, node: Node, inputs: Sequence[Any]) -> list[Cut]:
-        checked = self.params.truncation == "checked"
+        p = self.params
         return [
-            Cut(
-                max(0, bits_of(value) - self.params.input_bits),
-                bound(node, name, bits_of(value), self.params.margin),
-                checked,
-            )
+            cut(node, name, value, p.input_bits, p.margin, p.truncation == "checked")
             for name, value in zip(("gate", "up"), inputs, strict=True)
         ]
 
@@ -84,13 +82,16 @@ class QuadraticGLU(_OneRound):
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         offset: MaskedWeight = weights[0]
         cuts = self._cuts(node, inputs)
-        gate_bits, up_bits = (bits_of(v) - cut.shift for v, cut in zip(inputs, cuts, strict=True))
+        gate_bits, up_bits = (bits_of(v) - how.shift for v, how in zip(inputs, cuts, strict=True))
         lift = 2 * gate_bits - offset.bits
         if lift < 0:
             raise ValueError(f"{self.name} needs inputs of at least {offset.bits // 2} fraction bits")
         shares = [value.share.reshape(-1, value.size(-1)) for value in inputs]
         recipe = QuadraticRecipe(
-            size=tuple(shares[0].shape), shifts=tuple(c.shift for c in cuts), offset=offset.number, lift=lift
+            size=tuple(shares[0].shape),
+            shifts=tuple(how.shift for how in cuts),
+            offset=offset.number,
+            lift=lift,
         )
         (x, y), (_, _, a, b, square, both, last) = opened(recipe, shares, cuts)
         e = offset.difference << lift
@@ -116,9 +117,9 @@ class SwiGLU(_OneRound):
         """Besides: ``tolerance``: error of silu; ``trig_bits`` and ``public_bits``: fraction bits of the
         dealer's cosines and of what multiplies them."""
 
-        tolerance: float = Field(default=2e-4, gt=0)
-        trig_bits: int = Field(default=14, ge=8, le=20)
-        public_bits: int = Field(default=12, ge=8, le=20)
+        tolerance: float = Field(default=6e-4, gt=0)
+        trig_bits: int = Field(default=13, ge=8, le=20)
+        public_bits: int = Field(default=13, ge=8, le=20)
 
     @classmethod
     def sample(cls) -> Sample:
@@ -131,15 +132,15 @@ class SwiGLU(_OneRound):
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         p, series, cuts = self.params, self._series(node), self._cuts(node, inputs)
-        gate_bits, up_bits = (bits_of(v) - cut.shift for v, cut in zip(inputs, cuts, strict=True))
+        gate_bits, up_bits = (bits_of(v) - how.shift for v, how in zip(inputs, cuts, strict=True))
         shares = [value.share.reshape(-1) for value in inputs]
         recipe = SwiGLURecipe(
-            size=tuple(shares[0].shape), shifts=tuple(cut.shift for cut in cuts),
+            size=tuple(shares[0].shape), shifts=tuple(how.shift for how in cuts),
             harmonics=series.harmonics, log_period=series.log_period + bits_of(inputs[0]),
             trig_bits=p.trig_bits,
         )  # fmt: skip
         # The series needs g whole: gate is opened exactly, and cut here. What rounding added is taken off.
-        whole = Cut(0, cuts[0].bound)
+        whole = EXACT
         (z, y), (_, _, a, b, both, *waves) = _opened_whole(recipe, shares, [whole, cuts[1]], cuts[0])
         x = z >> cuts[0].shift
         bits = p.trig_bits + p.public_bits
@@ -151,9 +152,12 @@ class SwiGLU(_OneRound):
         return wrap(value.reshape(inputs[0].size()), bits + up_bits)
 
     def _series(self, node: Node) -> Series:
-        reach = max(4.0, 2.0 ** (math.ceil(4 * math.log2(magnitude(node, "gate") * self.params.margin)) / 4))
-        return fit("silu_even", -reach, reach, period_bits(-reach, reach), self.params.trig_bits,
-                   self.params.tolerance)  # fmt: skip
+        names = [name for name in ("gate", "gate_first") if name in node.attrs.get("range", {})] or ["gate"]
+        reach = max(4.0, max(magnitude(node, name) for name in names) * self.params.margin)
+        # The cosines' rounding grows with the function: an error relative to its largest values will do.
+        tolerance = self.params.tolerance * max(1.0, reach / 8)
+        period = period_bits(-reach, reach, ROOM)
+        return fit("silu_even", -reach, reach, period, self.params.trig_bits, tolerance)
 
 
 def _opened_whole(recipe: SwiGLURecipe, shares: list, cuts: list[Cut], gate_cut: Cut) -> tuple:

@@ -15,7 +15,7 @@ from mpcbench.graph.interpreter import rope_tables
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.opening import Cut, opened
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
-from mpcbench.secure.operators.ranges import bound
+from mpcbench.secure.operators.ranges import cut
 from mpcbench.secure.randomness.linear import Matmul as MatmulRecipe
 from mpcbench.secure.randomness.linear import scattered, seen_entries, seen_positions
 from mpcbench.secure.ring import bits_of, plus, wrap
@@ -68,7 +68,7 @@ class Matmul(Operator):
         left, right = (x.share.reshape(-1, *x.size()[-2:]) for x in inputs)
         groups = node.attrs.get("groups", 0)
         recipe = MatmulRecipe(
-            left=tuple(left.shape), right=tuple(right.shape), shifts=tuple(cut.shift for cut in cuts),
+            left=tuple(left.shape), right=tuple(right.shape), shifts=tuple(how.shift for how in cuts),
             causal=groups,
         )  # fmt: skip
         packed = (
@@ -79,14 +79,13 @@ class Matmul(Operator):
             x, a = scattered(x, tuple(left.shape), groups), scattered(a, tuple(left.shape), groups)
         # (x + a)(y + b): the party that adds the public product computes x (y + b) in one go.
         result = torch.matmul(x, plus(b, y)) + torch.matmul(a, y) + product
-        bits = sum(bits_of(value) - cut.shift for value, cut in zip(inputs, cuts, strict=True))
+        bits = sum(bits_of(value) - how.shift for value, how in zip(inputs, cuts, strict=True))
         shape = (*inputs[0].size()[:-1], inputs[1].size(-1))
         return _scaled(result.reshape(shape), bits, node.attrs.get("scale"))
 
     def _cut(self, node: Node, name: str, value: Any) -> Cut:
-        bits = bits_of(value)
-        shift = max(0, bits - self.params.input_bits)
-        return Cut(shift, bound(node, name, bits, self.params.margin), self.params.truncation == "checked")
+        p = self.params
+        return cut(node, name, value, p.input_bits, p.margin, p.truncation == "checked")
 
 
 def _scaled(share: torch.Tensor, bits: int, scale: float | None) -> Any:
@@ -110,7 +109,7 @@ class Rope(Operator):
     class Params(Params):
         """``table_bits``: fraction bits of cos and sin."""
 
-        table_bits: int = Field(default=12, ge=6, le=20)
+        table_bits: int = Field(default=11, ge=6, le=20)
 
     @classmethod
     def sample(cls) -> Sample:

@@ -25,7 +25,7 @@ from mpcbench.secure.series import Series, fit
 from mpcbench.secure.substrate import provider
 
 TRIG_BITS, PUBLIC_BITS = 22, 18
-SIGNIFICANT = 13
+SIGNIFICANT = 14
 """Bits of x and of the inverse root that are kept below the leading one."""
 TOP = 0.8
 """Largest argument of the series: the rest of the period is for it to come round."""
@@ -35,11 +35,13 @@ ALIKE = 64.0
 
 @dataclass(frozen=True)
 class Plan:
-    """How rows of one kind are computed: fraction bits of x and of the root, and the series of the root."""
+    """How rows of one kind are computed: fraction bits of x, of the sum of squares as the series reads it,
+    of the root as the series gives it and as it is cut, and the series."""
 
     x_bits: int
-    root_bits: int
     square_bits: int
+    made_bits: int
+    root_bits: int
     series: Series
 
 
@@ -54,7 +56,8 @@ def plan(low: float, high: float, width: int, tolerance: float) -> Plan:
     # Steps of half a power of two, so that many norms share a series.
     lowest = 2.0 ** (math.floor(2 * math.log2(low * width / 2.0**exponent)) / 2)
     series = fit("rsqrt", lowest, TOP, 0, TRIG_BITS, tolerance)
-    gain = math.sqrt(width / 2.0**exponent)
+    # Powers of two of the gain are a matter of fraction bits, so that small roots lose no accuracy.
+    gain, lost = math.frexp(math.sqrt(width / 2.0**exponent))
     scaled = replace(
         series,
         constant=series.constant * gain,
@@ -63,7 +66,8 @@ def plan(low: float, high: float, width: int, tolerance: float) -> Plan:
     )
     x_bits = max(4, SIGNIFICANT - math.floor(math.log2(math.sqrt(low))))
     root_bits = max(6, SIGNIFICANT + math.ceil(math.log2(math.sqrt(high))))
-    return Plan(x_bits, root_bits, 2 * x_bits + exponent, scaled)
+    made_bits = TRIG_BITS + PUBLIC_BITS - lost
+    return Plan(x_bits, 2 * x_bits + exponent, made_bits, root_bits, scaled)
 
 
 class RMSNorm(Operator):
@@ -83,7 +87,7 @@ class RMSNorm(Operator):
         of the inverse root; ``truncation``: ``checked`` cannot fail, ``local`` can."""
 
         margin: float = Field(default=1.5, ge=1.0)
-        tolerance: float = Field(default=2e-4, gt=0)
+        tolerance: float = Field(default=1e-4, gt=0)
         truncation: str = Field(default="checked", pattern="^(checked|local)$")
 
     @classmethod
@@ -132,8 +136,8 @@ class RMSNorm(Operator):
             cut = Cut(
                 bits + lift - kind.x_bits, self._bound(node, part, share.shape[1], bits + lift), checked
             )
-            highest = 2.0 ** (TRIG_BITS + PUBLIC_BITS) / math.sqrt(self._range(node, part)[0])
-            root_cut = Cut(TRIG_BITS + PUBLIC_BITS - kind.root_bits, 2 * highest, checked)
+            highest = 2.0**kind.made_bits / math.sqrt(self._lowest(node, part))
+            root_cut = Cut(kind.made_bits - kind.root_bits, 2 * highest, checked)
             values.append(share[part] << lift)
             cuts.append(cut)
             root_cuts.append(root_cut)
@@ -161,11 +165,18 @@ class RMSNorm(Operator):
         low, high = span(node, "first" if part.start == 0 else "rest")
         return low / self.params.margin + node.attrs["eps"], high * self.params.margin + node.attrs["eps"]
 
+    def _lowest(self, node: Node, part: slice) -> float:
+        return min(self._range(node, slice(start, part.stop))[0] for start in _both(part))
+
     def _bound(self, node: Node, part: slice, width: int, bits: int) -> float:
         """No element of a row is larger than the root of the row's sum of squares."""
-        starts = {part.start, min(part.start + 1, part.stop - 1)}
-        high = max(self._range(node, slice(start, part.stop))[1] for start in starts)
+        high = max(self._range(node, slice(start, part.stop))[1] for start in _both(part))
         return math.sqrt(high * width) * 2.0**bits
+
+
+def _both(part: slice) -> set[int]:
+    """A row of every kind that is in ``part``."""
+    return {part.start, min(part.start + 1, part.stop - 1)}
 
 
 def _steps(

@@ -18,9 +18,9 @@ from pydantic import Field
 
 from mpcbench.cost.declared import RING_BYTES, Cost
 from mpcbench.graph.secure_graph import Node
-from mpcbench.secure.opening import Cut, opened
+from mpcbench.secure.opening import EXACT, Cut, opened
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
-from mpcbench.secure.operators.ranges import bound
+from mpcbench.secure.operators.ranges import cut
 from mpcbench.secure.randomness.linear import Linear as LinearRecipe
 from mpcbench.secure.randomness.linear import WeightMask
 from mpcbench.secure.ring import bits_of, matmul, rescaled, truncated_locally, wrap
@@ -98,24 +98,24 @@ class ReuseLinear(Operator):
 
     def _read(self, node: Node, x: Any, weights: list[MaskedWeight]) -> Reading:
         share = x.share.reshape(-1, x.size(-1))
-        cut = self._cut(node, bits_of(x))
+        how = self._cut(node, x)
         recipe = LinearRecipe(
             size=tuple(share.shape),
             weights=tuple(weight.number for weight in weights),
             columns=tuple(weight.share.shape[1] for weight in weights),
-            shift=cut.shift,
+            shift=how.shift,
         )
-        (public,), tuples = opened(recipe, [share], [cut])
-        mask, *products = tuples[1:] if cut.shift else tuples
+        (public,), tuples = opened(recipe, [share], [how])
+        mask, *products = tuples[1:] if how.shift else tuples
         with communicator().ledger.offline():
             prepared = {
                 weight.number: matmul(mask, weight.difference) + product
                 for weight, product in zip(weights, products, strict=True)
             }
-        return Reading(public, bits_of(x) - cut.shift, prepared)
+        return Reading(public, bits_of(x) - how.shift, prepared)
 
-    def _cut(self, node: Node, bits: int) -> Cut:
-        return Cut()
+    def _cut(self, node: Node, x: Any) -> Cut:
+        return EXACT
 
     def _extra(self, elements: int) -> int:
         return 0
@@ -142,13 +142,13 @@ class FrontierLinear(ReuseLinear):
         """``input_bits``: fraction bits to which the activation is cut; ``margin``: factor by which its
         calibrated magnitude may be left; ``truncation``: ``checked`` cannot fail, ``local`` can."""
 
-        input_bits: int = Field(default=12, ge=6, le=24)
+        input_bits: int = Field(default=13, ge=6, le=24)
         margin: float = 2.0
         truncation: str = Field(default="checked", pattern="^(checked|local)$")
 
-    def _cut(self, node: Node, bits: int) -> Cut:
-        shift = max(0, bits - self.params.input_bits)
-        return Cut(shift, bound(node, "input", bits, self.params.margin), self.params.truncation == "checked")
+    def _cut(self, node: Node, x: Any) -> Cut:
+        p = self.params
+        return cut(node, "input", x, p.input_bits, p.margin, p.truncation == "checked")
 
     def _extra(self, elements: int) -> int:
         return elements

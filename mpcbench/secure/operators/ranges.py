@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mpcbench.errors import UserError
 from mpcbench.graph.secure_graph import Node
+from mpcbench.secure.opening import Cut
+from mpcbench.secure.ring import bits_of
 
 
 def span(node: Node, name: str) -> tuple[float, float]:
@@ -22,6 +26,17 @@ def magnitude(node: Node, name: str) -> float:
     return max(abs(value) for value in span(node, name))
 
 
-def bound(node: Node, name: str, bits: int, margin: float) -> float:
-    """What the integer behind a value with ``bits`` fraction bits stays below."""
-    return max(margin * magnitude(node, name), 1.0) * 2.0**bits
+def cut(node: Node, name: str, value: Any, wanted: int, margin: float, checked: bool) -> Cut:
+    """How an opening cuts ``value`` to ``wanted`` fraction bits, knowing its calibrated magnitude.
+
+    The first position has a bound of its own where calibration saw one, because an attention sink lives
+    there that is far larger than all the rest.
+    """
+    have = bits_of(value)
+    scale = margin * 2.0**have
+    first = None
+    if f"{name}_first" in node.attrs.get("range", {}):
+        elements = value.nelement() // value.size(1)
+        first = (elements, magnitude(node, f"{name}_first") * scale)
+    rest = magnitude(node, name if name in node.attrs.get("range", {}) else f"{name}_first") * scale
+    return Cut(max(0, have - wanted), max(rest, 1.0), checked, first)
