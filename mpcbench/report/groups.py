@@ -31,6 +31,7 @@ _BY_OPERATOR = {
     "swiglu": "activation",
     "polynomial_glu": "activation",
     "quadratic_glu": "activation",
+    "nested_glu": "activation",
     "embedding": "embedding",
     "lm_head": "lm_head",
     "input": "input",

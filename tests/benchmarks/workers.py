@@ -31,12 +31,15 @@ def mlp_graph(glu: str, width: int, channels: int) -> SecureGraph:
         "up.weight": (channels, width),
         "down.weight": (width, channels),
     }
-    extra: dict[str, tuple[int, ...]] = {"quadratic_glu": {"offset": (channels,)}}.get(glu, {})
+    extra: dict[str, tuple[int, ...]] = {
+        "quadratic_glu": {"offset": (channels,)},
+        "nested_glu": dict.fromkeys(("e", "m", "n"), (channels,)),
+    }.get(glu, {})
     nodes = [
         Node("x", "tokens"),
         Node("gate", "linear", ("x",), ("gate.weight",), _input(5.0), 0, "mlp.gate_proj"),
         Node("up", "linear", ("x",), ("up.weight",), _input(5.0), 0, "mlp.up_proj"),
-        Node("glu", glu, ("gate", "up"), tuple(extra), {"range": RANGES}, 0, "mlp"),
+        Node("glu", glu, ("gate", "up"), tuple(extra), {"range": RANGES, "degree": 4}, 0, "mlp"),
         Node("down", "linear", ("glu",), ("down.weight",), _input(30.0), 0, "mlp.down_proj"),
     ]
     weights = {name: Weight(shape) for name, shape in {**shapes, **extra}.items()}

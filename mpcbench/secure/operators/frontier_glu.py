@@ -16,7 +16,7 @@ from mpcbench.secure.evaluate import multipliers
 from mpcbench.secure.opening import EXACT, Cut, Wrapped, may_have_wrapped, open_under, opened, repeated
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.masked_linear import MaskedWeight, mask_weight
-from mpcbench.secure.operators.ranges import cut, magnitude
+from mpcbench.secure.operators.ranges import cut, largest
 from mpcbench.secure.randomness.activations import QuadraticGLU as QuadraticRecipe
 from mpcbench.secure.randomness.activations import SwiGLU as SwiGLURecipe
 from mpcbench.secure.ring import bits_of, plus, rescaled, wrap
@@ -25,7 +25,8 @@ from mpcbench.secure.substrate import provider
 from mpcbench.secure.trig import chunks
 
 
-def _gate_and_up() -> list[torch.Tensor]:
+def gate_and_up() -> list[torch.Tensor]:
+    """What the samples of gated linear units start from."""
     generator = torch.Generator().manual_seed(3)
     gate = torch.linspace(-8, 8, 4 * 48).reshape(1, 4, 48)
     return [gate, torch.randn(1, 4, 48, generator=generator)]
@@ -36,7 +37,7 @@ ROOM = 1.15
 RANGES = {"gate": [0.0, 8.0], "up": [0.0, 4.0], "product": [0.0, 32.0]}
 
 
-class _OneRound(Operator):
+class OneRound(Operator):
     """Gate and up are opened together, cut to ``input_bits``; the result keeps all its bits."""
 
     class Params(Params):
@@ -55,7 +56,7 @@ class _OneRound(Operator):
         ]
 
 
-class QuadraticGLU(_OneRound):
+class QuadraticGLU(OneRound):
     """(g² + d) u with the coefficients folded into the weights; d is opened once, at setup, under a mask.
 
     With g = x + A, u = y + B and d = e + D, where x, y, e are open, the value is
@@ -70,7 +71,7 @@ class QuadraticGLU(_OneRound):
     @classmethod
     def sample(cls) -> Sample:
         node = Node("y", cls.op, weights=("d",), attrs={"range": RANGES})
-        return Sample(node, _gate_and_up(), [torch.linspace(-2, 2, 48)])
+        return Sample(node, gate_and_up(), [torch.linspace(-2, 2, 48)])
 
     def load(self, node: Node, name: str, share: torch.Tensor, bits: int) -> MaskedWeight:
         return mask_weight(node, share, bits)
@@ -101,7 +102,7 @@ class QuadraticGLU(_OneRound):
         return wrap(value.reshape(inputs[0].size()), 2 * gate_bits + up_bits)
 
 
-class SwiGLU(_OneRound):
+class SwiGLU(OneRound):
     """silu(g) u with silu(g) = g/2 + E(g), E even and a cosine series on the calibrated range.
 
     g is opened whole, which serves the series, and cut, which serves g/2. With u = y + B, where y is open,
@@ -113,7 +114,7 @@ class SwiGLU(_OneRound):
     domain = "|g| within calibration times margin; the value below 2^(62 - input_bits - 26)"
     error = 5e-3
 
-    class Params(_OneRound.Params):
+    class Params(OneRound.Params):
         """Besides: ``tolerance``: error of silu; ``trig_bits`` and ``public_bits``: fraction bits of the
         dealer's cosines and of what multiplies them."""
 
@@ -123,7 +124,7 @@ class SwiGLU(_OneRound):
 
     @classmethod
     def sample(cls) -> Sample:
-        return Sample(Node("y", cls.op, attrs={"range": RANGES}), _gate_and_up())
+        return Sample(Node("y", cls.op, attrs={"range": RANGES}), gate_and_up())
 
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         n = math.prod(inputs[0])
@@ -152,8 +153,7 @@ class SwiGLU(_OneRound):
         return wrap(value.reshape(inputs[0].size()), bits + up_bits)
 
     def _series(self, node: Node) -> Series:
-        names = [name for name in ("gate", "gate_first") if name in node.attrs.get("range", {})] or ["gate"]
-        reach = max(4.0, max(magnitude(node, name) for name in names) * self.params.margin)
+        reach = max(4.0, largest(node, "gate") * self.params.margin)
         # The cosines' rounding grows with the function: an error relative to its largest values will do.
         tolerance = self.params.tolerance * max(1.0, reach / 8)
         period = period_bits(-reach, reach, ROOM)

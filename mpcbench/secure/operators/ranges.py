@@ -26,6 +26,12 @@ def magnitude(node: Node, name: str) -> float:
     return max(abs(value) for value in span(node, name))
 
 
+def largest(node: Node, name: str) -> float:
+    """The largest absolute value seen at any position."""
+    names = [found for found in (name, f"{name}_first") if found in node.attrs.get("range", {})] or [name]
+    return max(magnitude(node, found) for found in names)
+
+
 def cut(node: Node, name: str, value: Any, wanted: int, margin: float, checked: bool) -> Cut:
     """How an opening cuts ``value`` to ``wanted`` fraction bits, knowing its calibrated magnitude.
 

@@ -97,6 +97,42 @@ class SwiGLU(Recipe):
         return [a, b, a * b, *waves, *(wave * b for wave in waves)]
 
 
+class NestedGLU(Recipe):
+    """For ((g² + e)² + m g + n) u, or ((g² + e) g + n) u: masks of g, u and, for the second round, g² + e.
+
+    A, B, W are those masks cut by ``shifts``; M and N the kept masks (width) of m and n, in ``constants``.
+    Values: A, B, W, A², A B, B W, B N, and for a quartic W², B W², A M, B M, A B M, for a cubic A W, A B W.
+    """
+
+    kind: ClassVar[str] = "nested_glu"
+    size: tuple[int, int]
+    shifts: tuple[Shift, Shift, Shift]
+    constants: tuple[Annotated[int, Field(ge=0)], ...]
+
+    def masks(self) -> list[Size]:
+        return [self.size] * 3
+
+    def values(self) -> list[Size]:
+        return [self.size] * nested_values(len(self.constants) == 2)
+
+    def count(self) -> int:
+        return len(self.values()) * self.size[0] * self.size[1]
+
+    def derive(self, masks: list[torch.Tensor], kept: Kept) -> list[torch.Tensor]:
+        a, b, w = (mask >> shift for mask, shift in zip(masks, self.shifts, strict=True))
+        *middle, n = (kept.get(number) for number in self.constants)
+        common = [a, b, w, a * a, a * b, b * w, b * n]
+        if not middle:
+            return [*common, a * w, a * b * w]
+        m = middle[0]
+        return [*common, w * w, b * w * w, a * m, b * m, a * b * m]
+
+
+def nested_values(quartic: bool) -> int:
+    """How many values a :class:`NestedGLU` has for every element."""
+    return 12 if quartic else 9
+
+
 class Products(Recipe):
     """A = r >> shifts[0], B = s >> shifts[1] and A B, elementwise."""
 

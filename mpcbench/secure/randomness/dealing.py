@@ -21,8 +21,9 @@ from mpcbench.secure.randomness.recipe import (
 
 _MODULES: tuple[tuple[type[Recipe], ...], ...] = (
     (stock.Product, stock.Square, stock.And, stock.Bit),
-    (linear.WeightMask, linear.Linear, linear.Matmul),
-    (series.Trig, activations.Norm, activations.QuadraticGLU, activations.SwiGLU, activations.Products),
+    (linear.WeightMask, linear.Linear, linear.Matmul, series.Trig),
+    (activations.Norm, activations.QuadraticGLU, activations.SwiGLU, activations.NestedGLU),
+    (activations.Products,),
 )
 
 RECIPES: dict[str, type[Recipe]] = {recipe.kind: recipe for module in _MODULES for recipe in module}
