@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mpcbench.cli.output import json_option, messages
-from mpcbench.cli.workload import settings, workload_options, writable
+from mpcbench.cli.workload import several, workload_options, writable
 
 if TYPE_CHECKING:
     from mpcbench.records.schema import Record
@@ -41,6 +41,9 @@ def command(
 ) -> None:  # fmt: skip
     """Measure a model with several numbers of polynomial layers under two-party computation.
 
+    --protocol may name several, with commas between them; all then take their correlated randomness from
+    the dealer, unless --provider says otherwise.
+
     Writes one record a number of layers, tables (CSV, Markdown, LaTeX) and figures (PDF, PNG) to
     --results, and prints the table. Called again after an interruption, it goes on where it stopped.
     """
@@ -49,6 +52,7 @@ def command(
     from mpcbench.distill import calibration_texts
     from mpcbench.hub import reachable
     from mpcbench.pipeline.compare import Comparison, check_counts, compare
+    from mpcbench.records.store import in_order
 
     reachable()
     writable(results)
@@ -57,11 +61,12 @@ def command(
         shown.stage(f"loading {model}")
         original = load(model)
         check_counts(layers, original.model.config.num_hidden_layers)
+        first, *others = several(original, **options)
         plan = Comparison(
-            model, layers, degree, placement, texts, settings(original, **options), task_data, limit, results
+            model, layers, degree, placement, texts, first, task_data, limit, results, tuple(others)
         )
         records = compare(plan, original, shown.step, shown.stage)
-    _report(records, results, as_json)
+    _report(in_order(records), results, as_json)
 
 
 def _report(records: list[Record], results: Path, as_json: bool) -> None:

@@ -77,6 +77,18 @@ def settings(
     return Settings(protocol, chosen, prompt, ids, embedding, repetitions, warmups, threads, rendezvous)
 
 
+def several(checkpoint: Checkpoint, *, protocol: str, provider: str | None, **options: Any) -> list[Settings]:
+    """The measurements of one or several protocols, with one provider for all of them."""
+    from mpcbench.errors import UserError
+
+    names = [name.strip() for name in protocol.split(",")]
+    if len(set(names)) < len(names) or not all(names):
+        raise UserError(f"--protocol {protocol} names a protocol twice, or none: name each once.")
+    if len(names) > 1:
+        provider = provider or "dealer"
+    return [settings(checkpoint, protocol=name, provider=provider, **options) for name in names]
+
+
 def writable(folder: Path) -> None:
     """Fail now, not after the measurement, when results cannot be written."""
     from mpcbench.errors import UserError

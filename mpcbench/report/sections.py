@@ -98,8 +98,13 @@ def megabytes(count: float) -> str:
 
 
 def baseline(summaries: Sequence[Summary]) -> Summary | None:
-    """The record without polynomial layers, against which ratios are drawn, if it is here alone."""
+    """The record without polynomial layers, against which ratios are drawn, if it is here alone.
+
+    Of several protocols it is stock CrypTen's, or the first one's.
+    """
     plain = [s for s in summaries if not s.record.model.polynomial_layers]
+    if len({s.record.protocol.name for s in plain}) > 1:
+        plain = [s for s in plain if s.record.protocol.name == "crypten"] or plain[:1]
     return plain[0] if len(plain) == 1 and len(summaries) > 1 else None
 
 
@@ -108,7 +113,9 @@ def _ratio(summaries: Sequence[Summary], value: Callable[[Summary], float], dept
     if base is None:
         return []
     cells = [f"{value(base) / value(s):.2f}×" if value(s) else NONE for s in summaries]
-    return [Row("times less than with 0", cells, depth)]
+    several = len({s.record.protocol.name for s in summaries}) > 1
+    name = f"{base.record.protocol.name} " if several else ""
+    return [Row(f"times less than {name}with 0", cells, depth)]
 
 
 def _share(value: str, part: float, whole: float) -> str:

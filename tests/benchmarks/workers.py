@@ -1,4 +1,4 @@
-"""Two party processes that stay up, so that a benchmark times the computation and not the start."""
+"""Two parties and a dealer that stay up, so that a benchmark times the computation and not the start."""
 
 from __future__ import annotations
 
@@ -44,6 +44,20 @@ def mlp_graph(glu: str, width: int, channels: int) -> SecureGraph:
     ]
     weights = {name: Weight(shape) for name, shape in {**shapes, **extra}.items()}
     return SecureGraph(nodes, weights, "client", 0, 4096)
+
+
+def softmax_graph(keys: int, heads: int, groups: int) -> SecureGraph:
+    """Causal softmax of grouped scores, (1, heads / groups, groups * keys, keys)."""
+    ranges = {"scores": [-14.0, 14.0], "spread": [0.0, 24.0]}
+    node = Node("p", "softmax", ("x",), (), {"groups": groups, "range": ranges}, 0, "attention")
+    return SecureGraph([Node("x", "tokens"), node], {}, "client", 0, 4096)
+
+
+def norm_graph() -> SecureGraph:
+    """RMSNorm whose mean squares lie within a factor of ten."""
+    ranges = {"first": [0.3, 3.0], "rest": [0.3, 3.0]}
+    node = Node("y", "rms_norm", ("x",), (), {"eps": 1e-5, "range": ranges}, 0, "norm")
+    return SecureGraph([Node("x", "tokens"), node], {}, "client", 0, 4096)
 
 
 class Pair:
@@ -93,7 +107,7 @@ def _serve(
     graph = SecureGraph.from_json(graph_json)
     folder = ShareFolder(rank, "", FRACTION_BITS, graph, _random_shares(graph, rank), {})
     interpreter = SecureInterpreter(folder, load_protocol(protocol), communicator)
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * (3 if len(shape) == 4 else 1)
     secret = crypten.cryptensor(x, src=0)
     pipe.send("ready")
     while pipe.recv() == "run":
