@@ -19,12 +19,13 @@ from mpcbench.secure.operators import (
     frontier_softmax,
     local,
     masked_linear,
+    published,
 )
 from mpcbench.secure.operators.base import Operator, Params, Sample
 
 _MODULES = (
     local, crypten_linear, crypten_glu, crypten_softmax, crypten_rms_norm, masked_linear, frontier_local,
-    frontier_matmul, frontier_rms_norm, frontier_softmax, frontier_glu, frontier_nested_glu,
+    frontier_matmul, frontier_rms_norm, frontier_softmax, frontier_glu, frontier_nested_glu, published,
 )  # fmt: skip
 
 REGISTRY: dict[str, type[Operator]] = {

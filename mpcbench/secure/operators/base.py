@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from mpcbench.cost.declared import Cost
+from mpcbench.graph.interpreter import FUNCTIONS
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.substrate import crypten
 
@@ -58,6 +59,13 @@ class Operator(ABC):
     @abstractmethod
     def sample(cls) -> Sample:
         """What the shared test runs: shapes as in a real layer, values across the domain."""
+
+    @classmethod
+    def reference(
+        cls, node: Node, inputs: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """What it computes, in floating point: the graph operator's function, unless it is one of its own."""
+        return FUNCTIONS[node.op](node, inputs, weights)
 
     @abstractmethod
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
