@@ -6,8 +6,8 @@ z >> s and r >> s are then known where they are needed, one to both parties and 
 When can it have? Only if |z| >= 2^63 - |y|. Both parties see z and know a bound on |y|, so both see when
 it may have happened, which says nothing about y because z is uniform. They then open again under a fresh
 mask. So truncation costs nothing beyond an opening that is needed anyway, and never fails unnoticed: while
-the bound B holds it cannot fail, and an element asks for a repetition with probability B 2^-62. (Where the
-bound does not hold it still fails with probability |y| 2^-63 only, as local truncation always does.)
+the bound B holds it cannot fail, and an element asks for a repetition with probability B 2^-63. (Where the
+bound does not hold it still fails with probability |y| 2^-64 only, as local truncation always does.)
 
 Adding 2^s - 1 before makes the error of both roundings zero on average; its standard deviation is 0.41
 units, its largest value one.

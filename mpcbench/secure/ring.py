@@ -50,7 +50,7 @@ def matmul(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 def truncated_locally(share: torch.Tensor, bits: int) -> torch.Tensor:
     """Each party cuts its own share by ``bits`` bits (SecureML, S&P 2017, section 4.1).
 
-    Wrong by 2^(64 - bits) with probability |v| 2^-63 at most, for a value v as an integer.
+    Wrong by 2^(64 - bits) with probability |v| 2^-64, for a value v as an integer.
     """
     if bits == 0:
         return share
