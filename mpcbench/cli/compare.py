@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mpcbench.cli.output import json_option, messages
-from mpcbench.cli.workload import settings, workload_options, writable
+from mpcbench.cli.workload import several, workload_options, writable
 
 if TYPE_CHECKING:
     from mpcbench.records.schema import Record
@@ -46,6 +46,9 @@ def command(
 ) -> None:  # fmt: skip
     """Measure a model with several numbers of polynomial layers under two-party computation.
 
+    --protocol may name several, with commas between them; all then take their correlated randomness from
+    the dealer, unless --provider says otherwise.
+
     Writes one record a number of layers, tables (CSV, Markdown, LaTeX) and figures (PDF, PNG) to
     --results, and prints the table. A trained adapter is used where there is one for the model, else
     polynomials are fitted, to --calibration-data if that is given; the table says which. Called again after
@@ -57,6 +60,7 @@ def command(
     from mpcbench.distill.published import published
     from mpcbench.hub import reachable
     from mpcbench.pipeline.compare import Comparison, check_counts, compare
+    from mpcbench.records.store import in_order
 
     reachable()
     writable(results)
@@ -65,12 +69,13 @@ def command(
         shown.stage(f"loading {model}")
         original = load(model)
         check_counts(layers, original.model.config.num_hidden_layers)
+        first, *others = several(original, **options)
         plan = Comparison(
-            model, layers, degree, placement, texts, settings(original, **options), task_data, limit, results,
+            model, layers, degree, placement, texts, first, task_data, limit, results, tuple(others),
             None if calibrated or (calibration_data and not adapters) else adapters or published(),
         )  # fmt: skip
         records = compare(plan, original, shown.step, shown.stage)
-    _report(records, results, as_json)
+    _report(in_order(records), results, as_json)
 
 
 def _report(records: list[Record], results: Path, as_json: bool) -> None:

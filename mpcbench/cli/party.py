@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from mpcbench.parties.party import Outcome
     from mpcbench.progress import Progress
+    from mpcbench.secure.protocol import Protocol
     from mpcbench.secure.transport import Link
 
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 @click.option("--rendezvous", default="127.0.0.1:29500", show_default=True, help="HOST:PORT of party 0.")
 @click.option("--shares", type=click.Path(path_type=Path), required=True, help="This party's share folder.")
 @click.option("--protocol", default="crypten", show_default=True, help="A protocol's name or YAML file.")
+@click.option("--provider", help="Who makes the correlated randomness [default: as the protocol says].")
+@click.option(
+    "--dealer", metavar="HOST:PORT", help="Where `mpcbench dealer` listens, if the provider is one."
+)
 @click.option("--prompt", help="Client: the text to continue.")
 @click.option("--token-ids", type=click.Path(path_type=Path), hidden=True)
 @click.option("--repetitions", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Client's.")
@@ -53,19 +58,19 @@ def command(
     Each names its own folder of the same `mpcbench export`.
     """
     if events:
-        threading.Thread(target=_end_with_launcher, daemon=True).start()
+        threading.Thread(target=end_with_launcher, daemon=True).start()
     _check(rank, shares, options)
     # Listening comes before the heavy imports, so that the client can connect meanwhile.
     link = _meet(rank, rendezvous, wait, patience, events)
     try:
-        outcome = _take_part(rank, shares, link, events, **options)
+        outcome = _take_part(rank, shares, link, events, wait=wait, **options)
     finally:
         link.close()
     if not events:
         _print(outcome, rank, shares)
 
 
-def _end_with_launcher() -> None:
+def end_with_launcher() -> None:
     """The launcher holds our standard input open; when it is gone, so are we."""
     while os.read(0, 4096):
         pass
@@ -98,20 +103,21 @@ def _meet(rank: int, rendezvous: str, wait: float, patience: float, events: bool
         return connect(host, port, peer, wait, patience)
     with listen(host, port) as server:
         if events:
-            _emit({"event": "listening", "port": server.getsockname()[1]})
+            emit({"event": "listening", "port": server.getsockname()[1]})
         else:
             click.echo(f"Listening on {host}:{server.getsockname()[1]} for {peer}.", err=True)
         return accept(server, peer, wait, patience)
 
 
 def _take_part(
-    rank: int, shares: Path, link: Link, events: bool, *, protocol: str, prompt: str | None,
+    rank: int, shares: Path, link: Link, events: bool, *, protocol: str, provider: str | None,
+    dealer: str | None, wait: float, prompt: str | None,
     token_ids: Path | None, repetitions: int, warmups: int, threads: int | None, out: Path | None,
     logits: Path | None,
 ) -> Outcome:  # fmt: skip
     from safetensors.torch import load_file, save_file
 
-    from mpcbench.errors import UserError
+    from mpcbench.errors import PeerError, UserError
     from mpcbench.parties.party import Job, take_part
     from mpcbench.secure.protocol import load_protocol
 
@@ -120,8 +126,10 @@ def _take_part(
         if rank == 1:
             tokens = load_file(token_ids)["tokens"] if token_ids else _tokenize(shares, prompt)
         threads = threads or max(1, (os.cpu_count() or 2) // 2)
-        job = Job(rank, shares, load_protocol(protocol), threads, tokens, repetitions, warmups)
-    except UserError as error:
+        chosen = load_protocol(protocol, provider)
+        source = _dealer(chosen, dealer, wait)
+        job = Job(rank, shares, chosen, threads, tokens, repetitions, warmups, source)
+    except (UserError, PeerError) as error:
         link.fail(str(error))
         raise
     with _progress(events) as progress:
@@ -132,6 +140,23 @@ def _take_part(
     if logits is not None and outcome.logits is not None:
         save_file({"logits": outcome.logits}, logits)
     return outcome
+
+
+def _dealer(protocol: Protocol, where: str | None, wait: float) -> Link | None:
+    """The link to the dealer, where the protocol has one."""
+    from mpcbench.errors import UserError
+    from mpcbench.parties.handshake import address
+    from mpcbench.secure.transport import connect
+
+    if protocol.provider != "dealer":
+        return None
+    if where is None:
+        raise UserError(
+            f"Protocol {protocol.name} takes its correlated randomness from a dealer: start "
+            "`mpcbench dealer` and name it with --dealer HOST:PORT, or choose --provider first-party, "
+            "which is insecure."
+        )
+    return connect(*address(where), "the dealer", wait, patience=600.0)
 
 
 def _tokenize(shares: Path, prompt: str) -> torch.Tensor:
@@ -148,7 +173,7 @@ def _tokenize(shares: Path, prompt: str) -> torch.Tensor:
 def _progress(events: bool) -> Iterator[Progress]:
     if events:
         event = {"event": "progress"}
-        yield lambda what, done, total: _emit({**event, "what": what, "done": done, "total": total})
+        yield lambda what, done, total: emit({**event, "what": what, "done": done, "total": total})
         return
     from mpcbench.cli.progress import progress_bars
 
@@ -156,7 +181,7 @@ def _progress(events: bool) -> Iterator[Progress]:
         yield shown.step
 
 
-def _emit(event: dict) -> None:
+def emit(event: dict) -> None:
     sys.stdout.write(json.dumps(event) + "\n")
     sys.stdout.flush()
 

@@ -17,6 +17,8 @@ DEFAULT_PROMPT = "The sun rises in the east and sets in the west. The capital of
 
 _OPTIONS = (
     click.option("--protocol", default="crypten", show_default=True, help="A protocol's name or YAML file."),
+    click.option("--provider", help="Who makes the correlated randomness: dealer, or first-party, which is "
+                 "insecure [default: as the protocol says]."),
     click.option("--prompt", default=DEFAULT_PROMPT, show_default=True, help="The client's text."),
     click.option("--tokens", type=click.IntRange(2), help="Cut or repeat the prompt to this many tokens."),
     click.option(
@@ -51,8 +53,8 @@ def workload_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def settings(
-    checkpoint: Checkpoint, *, protocol: str, prompt: str, tokens: int | None, embedding: str,
-    repetitions: int, warmups: int, threads: int | None, rendezvous: str,
+    checkpoint: Checkpoint, *, protocol: str, provider: str | None, prompt: str, tokens: int | None,
+    embedding: str, repetitions: int, warmups: int, threads: int | None, rendezvous: str,
 ) -> Settings:  # fmt: skip
     """The measurement that these options describe; raises UserError for a prompt that is too short."""
     from mpcbench.errors import UserError
@@ -61,7 +63,7 @@ def settings(
     from mpcbench.secure.protocol import load_protocol
 
     address(rendezvous)
-    chosen = load_protocol(protocol)
+    chosen = load_protocol(protocol, provider)
     ids = checkpoint.tokenizer(prompt, return_tensors="pt").input_ids
     if tokens is not None and ids.shape[1]:
         ids = ids.repeat(1, -(-tokens // ids.shape[1]))[:, :tokens]
@@ -73,6 +75,18 @@ def settings(
         )
     threads = threads or max(1, (os.cpu_count() or 2) // 2)
     return Settings(protocol, chosen, prompt, ids, embedding, repetitions, warmups, threads, rendezvous)
+
+
+def several(checkpoint: Checkpoint, *, protocol: str, provider: str | None, **options: Any) -> list[Settings]:
+    """The measurements of one or several protocols, with one provider for all of them."""
+    from mpcbench.errors import UserError
+
+    names = [name.strip() for name in protocol.split(",")]
+    if len(set(names)) < len(names) or not all(names):
+        raise UserError(f"--protocol {protocol} names a protocol twice, or none: name each once.")
+    if len(names) > 1:
+        provider = provider or "dealer"
+    return [settings(checkpoint, protocol=name, provider=provider, **options) for name in names]
 
 
 def writable(folder: Path) -> None:

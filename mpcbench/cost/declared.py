@@ -10,7 +10,8 @@ RING_BYTES = 8
 
 @dataclass(frozen=True)
 class Cost:
-    """Online cost of one call at one party: bytes it sends, rounds, and the tuples it consumes.
+    """Cost of one call at one party: bytes it sends online, rounds, the tuples it consumes, and the bytes
+    of corrections that a dealer sends for them to party 1.
 
     Costs of steps that depend on each other add up; ``beside`` joins two that share their rounds.
     """
@@ -18,22 +19,28 @@ class Cost:
     bytes_sent: int = 0
     rounds: int = 0
     tuples: Counter[str] = field(default_factory=Counter)
+    dealt_bytes: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
-            self.bytes_sent + other.bytes_sent, self.rounds + other.rounds, self.tuples + other.tuples
+            self.bytes_sent + other.bytes_sent,
+            self.rounds + other.rounds,
+            self.tuples + other.tuples,
+            self.dealt_bytes + other.dealt_bytes,
         )
 
     def __mul__(self, times: int) -> Cost:
         tuples = Counter({kind: count * times for kind, count in self.tuples.items()})
-        return Cost(self.bytes_sent * times, self.rounds * times, tuples)
+        return Cost(self.bytes_sent * times, self.rounds * times, tuples, self.dealt_bytes * times)
 
     __rmul__ = __mul__
 
 
 def opening(elements: int, kind: str, tuples: int) -> Cost:
-    """One round in which each party sends ``elements`` ring elements and ``tuples`` of ``kind`` are used."""
-    return Cost(RING_BYTES * elements, 1, Counter({kind: tuples}) if tuples else Counter())
+    """One round in which each party sends ``elements`` ring elements and ``tuples`` of ``kind`` are used,
+    one correction each."""
+    counted = Counter({kind: tuples}) if tuples else Counter()
+    return Cost(RING_BYTES * elements, 1, counted, RING_BYTES * tuples)
 
 
 FREE = Cost()

@@ -1,6 +1,6 @@
 """Fold public-shape arithmetic into the weights, so that no party computes it under MPC.
 
-Three foldings, each exact in real arithmetic:
+Four foldings, each exact in real arithmetic:
 
 - the gain of an RMSNorm scales the columns of the linear layers that read it;
 - the attention scale goes into the query projection (RoPE is linear, so it commutes);
@@ -8,7 +8,8 @@ Three foldings, each exact in real arithmetic:
   ``(ĝ² + d) û`` where ``ĝ = √|a| (g + b/2a)``, ``û = s u`` and ``d = s (c − b²/4a)``. The scale and the
   shift go into the gate projection and its bias, the sign into the up projection; ``d`` is one secret
   number a channel. No coefficient is multiplied online, and none, not even its sign, is public. A layer
-  with an ``|a|`` below :data:`~mpcbench.checkpoints.polyllama.MIN_LEADING` keeps explicit coefficients.
+  with an ``|a|`` below :data:`~mpcbench.checkpoints.polyllama.MIN_LEADING` keeps explicit coefficients;
+- cubic and quartic GLUs likewise, see :mod:`mpcbench.graph.nested`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import replace
 import torch
 
 from mpcbench.checkpoints.polyllama import MIN_LEADING
+from mpcbench.graph.nested import normal_form
 from mpcbench.graph.secure_graph import Node, SecureGraph
 
 Weights = dict[str, torch.Tensor]
@@ -27,10 +29,10 @@ _LINEAR_IN_X = {"reshape", "transpose", "rope"}
 
 
 def fold(graph: SecureGraph, weights: Weights) -> tuple[SecureGraph, Weights]:
-    """Apply all three foldings; a site that does not have the expected form is left as it is."""
+    """Apply all foldings; a site that does not have the expected form is left as it is."""
     weights = dict(weights)
     nodes = list(graph.nodes)
-    for step in (_fold_gains, _fold_scales, _fold_quadratics):
+    for step in (_fold_gains, _fold_scales, _fold_quadratics, _fold_higher):
         nodes = step(nodes, weights)
     graph.nodes = nodes
     return graph, weights
@@ -105,11 +107,37 @@ def _fold_quadratics(nodes: list[Node], weights: Weights) -> list[Node]:
     return nodes
 
 
+def _fold_higher(nodes: list[Node], weights: Weights) -> list[Node]:
+    by_name = {node.name: node for node in nodes}
+    for index, node in enumerate(nodes):
+        if node.op != "polynomial_glu" or node.attrs["degree"] not in (3, 4):
+            continue
+        gate, up = (by_name[name] for name in node.inputs)
+        if not gate.op == up.op == "linear" or len(up.weights) > 1:
+            continue
+        form = normal_form(weights[node.weights[0]].double())
+        if form is None:
+            continue
+        _affine(nodes, weights, gate, form.scale, form.scale * form.shift)
+        weights[up.weights[0]] = (weights[up.weights[0]].double() * form.sign[:, None]).float()
+        names = tuple(f"{node.module}.{part}" for part in form.constants)
+        weights.update(zip(names, (c.float() for c in form.constants.values()), strict=True))
+        nodes[index] = replace(node, op="nested_glu", weights=names)
+    return nodes
+
+
 def _fold_gate(nodes: list[Node], weights: Weights, gate: Node, a: torch.Tensor, b: torch.Tensor) -> None:
-    """``ĝ = √|a| g + b √|a| / 2a``: rows of the gate projection scaled, its bias shifted."""
+    """``ĝ = √|a| g + b √|a| / 2a``."""
     root = a.abs().sqrt()
-    weights[gate.weights[0]] = (weights[gate.weights[0]].double() * root[:, None]).float()
-    bias = weights[gate.weights[1]].double() * root if len(gate.weights) > 1 else 0.0
+    _affine(nodes, weights, gate, root, b * root / (2 * a))
+
+
+def _affine(
+    nodes: list[Node], weights: Weights, gate: Node, scale: torch.Tensor, shift: torch.Tensor
+) -> None:
+    """``scale g + shift`` in place of ``g``: rows of the gate projection scaled, its bias shifted."""
+    weights[gate.weights[0]] = (weights[gate.weights[0]].double() * scale[:, None]).float()
+    bias = weights[gate.weights[1]].double() * scale if len(gate.weights) > 1 else 0.0
     name = f"{gate.module}.bias"
-    weights[name] = (bias + b * root / (2 * a)).float()
+    weights[name] = (bias + shift).float()
     nodes[nodes.index(gate)] = replace(gate, weights=(gate.weights[0], name))

@@ -89,6 +89,14 @@ def _polynomial_glu(node: Node, inputs: list, weights: list) -> torch.Tensor:
     return value * up
 
 
+def _nested_glu(node: Node, inputs: list, weights: list) -> torch.Tensor:
+    gate, up = inputs
+    square = gate.square() + weights[0]
+    if node.attrs["degree"] == 3:
+        return (square * gate + weights[1]) * up
+    return (square.square() + weights[1] * gate + weights[2]) * up
+
+
 FUNCTIONS = {
     "embedding": lambda node, x, w: w[0][x[0]],
     "linear": lambda node, x, w: torch.nn.functional.linear(x[0], *w),
@@ -100,6 +108,7 @@ FUNCTIONS = {
     "swiglu": lambda node, x, w: torch.nn.functional.silu(x[0]) * x[1],
     "polynomial_glu": _polynomial_glu,
     "quadratic_glu": lambda node, x, w: (x[0].square() + w[0]) * x[1],
+    "nested_glu": _nested_glu,
     "reshape": lambda node, x, w: x[0].reshape(node.attrs["shape"]),
     "transpose": lambda node, x, w: x[0].transpose(*node.attrs["dims"]),
     "last_token": lambda node, x, w: x[0][:, -1:],

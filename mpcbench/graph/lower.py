@@ -102,7 +102,9 @@ class _Builder:
             f"{name}_scores", "matmul", [rows, keys], attrs={"scale": attrs["scale"]}, node=node
         )
         weights = self._add(f"{name}_softmax", "softmax", [scores], attrs={"groups": groups}, node=node)
-        mixed = self._add(f"{name}_mix", "matmul", [weights, v], node=node)
+        # Its left operand is zero wherever the causal mask hides; `groups` says so.
+        causal = {"groups": groups}
+        mixed = self._add(f"{name}_mix", "matmul", [weights, v], attrs=causal, node=node)
         ungrouped = {"shape": [1, attrs["heads"], -1, dim]}
         return self._add(name, "reshape", [mixed], attrs=ungrouped, node=node)
 

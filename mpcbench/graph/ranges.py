@@ -21,8 +21,10 @@ class Observer(PlaintextInterpreter):
 
     - ``rms_norm``: smallest and largest mean square, apart for the first position, where Llamas keep an
       attention sink that is thousands of times larger, and for the rest;
-    - ``softmax``: smallest and largest score that the mask lets through;
-    - GLUs: largest absolute gate, up value and product.
+    - ``softmax``: smallest and largest score that the mask lets through, and by how much the scores of
+      one row differ;
+    - GLUs: absolute gate, up value and product, the first position apart (``gate_first``);
+    - ``linear`` and ``matmul``: absolute values of what is multiplied, for ``linear`` likewise apart.
     """
 
     def __init__(self, graph: SecureGraph, weights: Mapping[str, torch.Tensor]):
@@ -38,10 +40,22 @@ class Observer(PlaintextInterpreter):
         elif node.op == "softmax":
             mask = causal_mask(inputs[0].shape[-1], node.attrs["groups"])
             self._widen(node, "scores", inputs[0][..., mask])
+            low, high = (inputs[0].masked_fill(~mask, limit) for limit in (float("inf"), float("-inf")))
+            self._widen(node, "spread", high.amax(-1) - low.amin(-1))
+        elif node.op == "linear":
+            self._positions(node, "input", inputs[0].abs())
+        elif node.op == "matmul":
+            for name, value in zip(("left", "right"), inputs, strict=True):
+                self._widen(node, name, value.abs())
         elif node.op.endswith("glu"):
             for name, value in zip(("gate", "up", "product"), (*inputs, result), strict=True):
-                self._widen(node, name, value.abs())
+                self._positions(node, name, value.abs())
         return result
+
+    def _positions(self, node: Node, name: str, values: torch.Tensor) -> None:
+        """Values (1, S, ...) of the first position apart from those of the rest."""
+        self._widen(node, f"{name}_first", values[:, :1])
+        self._widen(node, name, values[:, 1:])
 
     def _widen(self, node: Node, name: str, values: torch.Tensor) -> None:
         if values.numel() == 0:

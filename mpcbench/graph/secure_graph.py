@@ -31,6 +31,7 @@ OPERATORS: dict[str, str] = {
     "swiglu": "silu(gate) · up",
     "polynomial_glu": "p_j(gate) · up, coefficients (degree+1, H) ascending",
     "quadratic_glu": "(gate² + offset) · up: a quadratic whose coefficients are folded into the weights",
+    "nested_glu": "((gate² + e)² + m·gate + n)·up, or ((gate² + e)·gate + n)·up: folded quartics, cubics",
     "reshape": "new shape, -1 for the one free dimension",
     "transpose": "two dimensions swapped",
     "last_token": "(1, S, D) -> (1, 1, D)",

@@ -1,8 +1,8 @@
-"""Start both parties as processes of this machine, on loopback, and wait for what they report.
+"""Start both parties, and a dealer if the protocol has one, as processes of this machine on loopback.
 
-The parties are two runs of ``mpcbench party``, as on two hosts. They write one JSON object a line on
-standard output for the launcher, and end when it ends: each watches its standard input, which closes
-with the launcher, however that dies.
+The parties are two runs of ``mpcbench party``, as on two hosts, and the dealer one of ``mpcbench dealer``.
+They write one JSON object a line on standard output for the launcher, and end when it ends: each watches
+its standard input, which closes with the launcher, however that dies.
 """
 
 from __future__ import annotations
@@ -27,14 +27,19 @@ from mpcbench.errors import PeerError, UserError
 from mpcbench.parties.party import Outcome, party_name
 from mpcbench.parties.result import PartyResult
 from mpcbench.progress import Progress, silent
+from mpcbench.secure.protocol import load_protocol
 
 GRACE_SECONDS = 5.0
 """How long a party may take to end after the other has failed."""
+DEALER = "the dealer"
 
 
 @dataclass(frozen=True)
 class LocalRun:
-    """Both parties here: folder with ``party0`` and ``party1``, protocol name or file, token ids (1, S)."""
+    """Both parties here: folder with ``party0`` and ``party1``, protocol name or file, token ids (1, S).
+
+    ``provider`` makes the correlated randomness; None leaves that to the protocol file.
+    """
 
     shares: Path
     protocol: str
@@ -43,6 +48,7 @@ class LocalRun:
     warmups: int
     threads: int
     rendezvous: str = "127.0.0.1:0"
+    provider: str | None = None
 
 
 def run_here(run: LocalRun, progress: Progress = silent) -> Outcome:
@@ -54,28 +60,48 @@ def run_here(run: LocalRun, progress: Progress = silent) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="mpcbench-run-") as scratch:
         folder = Path(scratch)
         save_file({"tokens": run.tokens}, folder / "tokens.safetensors")
-        parties: list[_Party] = []
-        events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
+        started: list[_Process] = []
+        events: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
+
+        def start(name: str, command: list[str]) -> _Process:
+            started.append(_Process(name, command, events))
+            return started[-1]
+
         try:
-            parties.append(_Party(0, _command(run, 0, run.rendezvous, folder), events))
-            port = _listening(parties[0], events)
+            dealer = None
+            if load_protocol(run.protocol, run.provider).provider == "dealer":
+                process = start(DEALER, _dealer_command(run))
+                dealer = f"127.0.0.1:{_listening(process, events)}"
+            owner = start(party_name(0), _command(run, 0, run.rendezvous, dealer, folder))
             host = run.rendezvous.rpartition(":")[0]
-            parties.append(_Party(1, _command(run, 1, f"{host}:{port}", folder), events))
-            _watch(parties, events, progress)
+            meet = f"{host}:{_listening(owner, events)}"
+            start(party_name(1), _command(run, 1, meet, dealer, folder))
+            _watch(started, events, progress)
         finally:
-            for party in parties:
-                party.end()
+            for process in started:
+                process.end()
         report = json.loads((folder / "result1.json").read_text(encoding="utf-8"))
         results = tuple(PartyResult.model_validate(item) for item in report)
         return Outcome(results, load_file(folder / "logits.safetensors")["logits"])
 
 
-def _command(run: LocalRun, rank: int, rendezvous: str, folder: Path) -> list[str]:
+def _dealer_command(run: LocalRun) -> list[str]:
+    return [
+        sys.executable, "-m", "mpcbench", "dealer", "--rendezvous", "127.0.0.1:0",
+        "--threads", str(run.threads), "--wait", "30", "--events",
+    ]  # fmt: skip
+
+
+def _command(run: LocalRun, rank: int, rendezvous: str, dealer: str | None, folder: Path) -> list[str]:
     command = [
         sys.executable, "-m", "mpcbench", "party", "--rank", str(rank), "--rendezvous", rendezvous,
         "--shares", str(run.shares / f"party{rank}"), "--protocol", run.protocol,
         "--threads", str(run.threads), "--events", "--out", str(folder / f"result{rank}.json"),
     ]  # fmt: skip
+    if run.provider is not None:
+        command += ["--provider", run.provider]
+    if dealer is not None:
+        command += ["--dealer", dealer]
     if rank == 1:
         command += [
             "--token-ids", str(folder / "tokens.safetensors"), "--logits", str(folder / "logits.safetensors"),
@@ -84,11 +110,11 @@ def _command(run: LocalRun, rank: int, rendezvous: str, folder: Path) -> list[st
     return command
 
 
-class _Party:
-    """A party's process and a thread that reads its events."""
+class _Process:
+    """A process of the run and a thread that reads its events."""
 
-    def __init__(self, rank: int, command: list[str], events: queue.Queue):
-        self.rank = rank
+    def __init__(self, name: str, command: list[str], events: queue.Queue):
+        self.name = name
         # A session of its own: Ctrl-C reaches the launcher alone, which then ends the parties in order.
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -109,20 +135,20 @@ class _Party:
             except ValueError:
                 continue  # a library printed something
             if isinstance(event, dict):
-                events.put((self.rank, event))
-        events.put((self.rank, None))
+                events.put((self.name, event))
+        events.put((self.name, None))
 
     def _read_errors(self) -> None:
         self.errors.extend(self.process.stderr)
 
     def failure(self) -> Exception:
-        """What this party's end means for the user."""
+        """What this process's end means for the user."""
         code = self.process.wait()
         self._threads[1].join(timeout=1)
         text = "".join(self.errors).strip()
         mark = "mpcbench: "
         sentences = [line.removeprefix(mark) for line in text.splitlines() if line.startswith(mark)]
-        name = party_name(self.rank)
+        name = self.name
         if code < 0:
             return PeerError(f"{name} was killed by signal {-code}: this run is lost, so run it again.")
         if sentences and code in (UserError.exit_code, PeerError.exit_code):
@@ -145,36 +171,40 @@ class _Party:
             stream.close()
 
 
-def _listening(party: _Party, events: queue.Queue) -> int:
-    _, event = events.get()
-    while event is not None and "port" not in event:
-        _, event = events.get()
-    if event is None:
-        raise party.failure()
-    return int(event["port"])
+def _listening(process: _Process, events: queue.Queue) -> int:
+    """The port at which ``process`` listens; what others say meanwhile means that they have ended."""
+    while True:
+        name, event = events.get()
+        if event is None and name == process.name:
+            raise process.failure()
+        if event is not None and "port" in event:
+            return int(event["port"])
 
 
-def _watch(parties: list[_Party], events: queue.Queue, progress: Callable[[str, int, int], None]) -> None:
-    """Until both parties have ended well; raises what the first failure means."""
-    running = {party.rank for party in parties}
+def _watch(processes: list[_Process], events: queue.Queue, progress: Callable[[str, int, int], None]) -> None:
+    """Until all have ended well; raises what the first failure means."""
+    running = {process.name: process for process in processes}
     while running:
-        rank, event = events.get()
+        name, event = events.get()
         if event is None:
-            running.discard(rank)
-            if parties[rank].process.wait() != 0:
-                raise _first_cause(parties, rank)
-        elif rank == 1 and event.get("event") == "progress":
+            ended = running.pop(name)
+            if ended.process.wait() != 0:
+                raise _first_cause(processes, ended)
+        elif name == party_name(1) and event.get("event") == "progress":
             progress(event["what"], event["done"], event["total"])
 
 
-def _first_cause(parties: list[_Party], rank: int) -> Exception:
-    """A party that lost its peer says so; the peer knows better why, if it ends by itself soon."""
-    other = parties[1 - rank]
+def _first_cause(processes: list[_Process], ended: _Process) -> Exception:
+    """A process that lost its peer says so; the peer knows better why, if it ends by itself soon."""
+    others = [process for process in processes if process is not ended]
     deadline = time.monotonic() + GRACE_SECONDS
-    mine = parties[rank].failure()
-    lost_its_peer = isinstance(mine, PeerError) and parties[rank].process.returncode > 0
+    mine = ended.failure()
+    lost_its_peer = isinstance(mine, PeerError) and ended.process.returncode > 0
     while lost_its_peer and time.monotonic() < deadline:
-        if other.process.poll() is not None:
-            return mine if other.process.returncode in (0, PeerError.exit_code) else other.failure()
+        for other in others:
+            if other.process.poll() not in (None, 0, PeerError.exit_code):
+                return other.failure()
+        if all(other.process.poll() is not None for other in others):
+            break
         time.sleep(0.05)
     return mine

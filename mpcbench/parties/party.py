@@ -19,11 +19,12 @@ from mpcbench.progress import Progress, silent
 from mpcbench.records.environment import peak_memory_bytes
 from mpcbench.records.schema import PartyInfo
 from mpcbench.secure.communicator import LinkCommunicator
+from mpcbench.secure.dealt import DealerProvider
 from mpcbench.secure.guard import Guard
 from mpcbench.secure.interpreter import SecureInterpreter
 from mpcbench.secure.ledger import Ledger
 from mpcbench.secure.protocol import Protocol
-from mpcbench.secure.provider import FirstPartyProvider
+from mpcbench.secure.provider import FirstPartyProvider, Provider
 from mpcbench.secure.substrate import install
 from mpcbench.secure.transport import Link
 
@@ -37,7 +38,10 @@ def party_name(rank: int) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """What one party is to do. The client has ``tokens`` (1, S) and the counts, the model owner none."""
+    """What one party is to do. The client has ``tokens`` (1, S) and the counts, the model owner none.
+
+    ``dealer`` is the link to the dealer, None where the protocol has another provider.
+    """
 
     rank: int
     shares: Path
@@ -46,6 +50,7 @@ class Job:
     tokens: torch.Tensor | None = None
     repetitions: int = 1
     warmups: int = 0
+    dealer: Link | None = None
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,15 @@ def take_part(job: Job, link: Link, progress: Progress = silent) -> Outcome:
         folder = read_shares(job.shares, job.rank)
         client = greet(link, _hello(job, folder), folder.graph.max_tokens)
         probe = _probe(link)
-        return _Session(job, folder, client, link, probe, progress).run()
+        communicator = LinkCommunicator(job.rank, link)
+        provider = _provider(job, communicator)
+        return _Session(job, folder, client, communicator, provider, probe, progress).run()
     except Exception as error:
         link.fail(str(error))
         raise
+    finally:
+        if job.dealer is not None:
+            job.dealer.close()
 
 
 def _hello(job: Job, folder: ShareFolder) -> Hello:
@@ -101,14 +111,13 @@ class _Session:
     """The part after the greeting: set-up, warm-ups, repetitions, report."""
 
     def __init__(
-        self, job: Job, folder: ShareFolder, client: Hello, link: Link,
-        probe: tuple[float, float], progress: Progress,
+        self, job: Job, folder: ShareFolder, client: Hello, communicator: LinkCommunicator,
+        provider: Provider, probe: tuple[float, float], progress: Progress,
     ):  # fmt: skip
-        self.job, self.client, self.link, self.probe, self.progress = job, client, link, probe, progress
-        self.communicator = LinkCommunicator(job.rank, link)
-        provider = FirstPartyProvider(self.communicator)
+        self.job, self.client, self.probe, self.progress = job, client, probe, progress
+        self.communicator, self.provider, self.link = communicator, provider, communicator.link
         with self.communicator.ledger.scope("setup", None, "seeds", "seeds"):
-            install(self.communicator, provider, job.protocol.fixed_point.fraction_bits, {})
+            install(self.communicator, self.provider, job.protocol.fixed_point.fraction_bits, {})
         self.setup = self.communicator.ledger
         self.interpreter = SecureInterpreter(folder, job.protocol, self.communicator)
         self.steps = len(folder.graph.nodes)
@@ -121,6 +130,7 @@ class _Session:
         warmups = [self._infer("warm-up").seconds for _ in range(self.client.warmups)]
         self.ledgers.clear()
         inferences = [self._infer("inference") for _ in range(self.client.repetitions)]
+        self.provider.close()
         mine = self._report(warmups, inferences)
         try:
             theirs = PartyResult.model_validate(self.link.swap_control(mine.model_dump()))
@@ -135,12 +145,17 @@ class _Session:
         self.what = what
         self.link.swap_control({"ready": True})  # so that neither clock runs while the other loads
         started = time.perf_counter()
+        self.provider.prepare()
+        ahead = time.perf_counter() - started
+        self.link.swap_control({"ready": True})  # nor while the other waits for its dealer
+        started = time.perf_counter()
         self.logits = self.interpreter.infer(self.job.tokens, self.client.tokens)
         seconds = time.perf_counter() - started
         self.ledgers.append(_lines(ledger))
         return Inference(
-            seconds=seconds,
-            offline_seconds=ledger.total("offline").seconds,
+            seconds=ahead + seconds,
+            offline_seconds=ahead + ledger.total("offline").seconds,
+            dealer_seconds=self.provider.dealer_seconds(),
             waiting_seconds=ledger.total("online").wait_seconds,
         )
 
@@ -171,6 +186,16 @@ class _Session:
             round_trip_seconds=self.probe[0],
             bandwidth_bytes_per_second=self.probe[1],
         )
+
+
+def _provider(job: Job, communicator: LinkCommunicator) -> Provider:
+    if job.dealer is None:
+        return FirstPartyProvider(communicator)
+    provider = DealerProvider(communicator, job.dealer)
+    theirs = communicator.link.swap_control({"dealer": provider.session})
+    if theirs != {"dealer": provider.session}:
+        raise PeerError("the parties have come to different dealers: give both the same --dealer.")
+    return provider
 
 
 def _lines(ledger: Ledger) -> list[Line]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 
 from mpcbench.records.schema import (
+    REPETITION,
     Entry,
     Latency,
     Ledger,
@@ -46,13 +47,17 @@ class Line(BaseModel):
 
 
 class Inference(BaseModel):
-    """Times of one forward pass at one party: wall clock, tuples, waiting for the peer when online."""
+    """Times of one forward pass at one party: wall clock, tuples, waiting for the peer when online.
+
+    ``dealer_seconds`` are processor seconds that a dealer spent for it, as the dealer told party 1.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     seconds: float
     offline_seconds: float
     waiting_seconds: float
+    dealer_seconds: float = 0.0
 
 
 class PartyResult(BaseModel):
@@ -82,21 +87,25 @@ Pair = tuple[PartyResult, PartyResult]
 def average(runs: Sequence[list[Line]]) -> list[Line]:
     """One ledger for several repetitions: their traffic, and the means of their times.
 
-    Raises RuntimeError when traffic varies between them.
+    Openings that had to be made again vary from run to run; those of the run with most of them are kept.
+    Raises RuntimeError when other traffic varies.
     """
-    first = {line.scope: line for line in runs[0]}
+    planned = [[line for line in run if line.operator != REPETITION] for run in runs]
+    first = {line.scope: line for line in planned[0]}
     traffic = {scope: line.traffic for scope, line in first.items()}
     seconds, waits = dict.fromkeys(first, 0.0), dict.fromkeys(first, 0.0)
-    for run in runs:
+    for run in planned:
         if {line.scope: line.traffic for line in run} != traffic:
             raise RuntimeError("the traffic varies between repetitions")
         for line in run:
             seconds[line.scope] += line.seconds / len(runs)
             waits[line.scope] += line.wait_seconds / len(runs)
-    return [
+    means = [
         line.model_copy(update={"seconds": seconds[scope], "wait_seconds": waits[scope]})
         for scope, line in first.items()
     ]
+    repeated = [[line for line in run if line.operator == REPETITION] for run in runs]
+    return means + max(repeated, key=lambda lines: sum(line.rounds for line in lines))
 
 
 def merge_ledgers(parties: Pair) -> Ledger:
@@ -138,7 +147,7 @@ def _entry(mine: Line, theirs: Line) -> Entry:
 
 
 def merge_latency(parties: Pair) -> Latency:
-    """Wall clock at the slower party. Tuples made in line, at party 0, are the offline part."""
+    """Wall clock at the slower party. Making, fetching and expanding tuples is the offline part."""
     runs = list(zip(parties[0].inferences, parties[1].inferences, strict=True))
     total = [max(a.seconds, b.seconds) for a, b in runs]
     offline = [max(a.offline_seconds, b.offline_seconds) for a, b in runs]
@@ -153,6 +162,7 @@ def merge_latency(parties: Pair) -> Latency:
         online_seconds=online,
         offline_seconds=offline,
         waiting_seconds=waiting,
+        dealer_seconds=[max(a.dealer_seconds, b.dealer_seconds) for a, b in runs],
         median_seconds=statistics.median(online),
         iqr_seconds=quarters[2] - quarters[0],
     )

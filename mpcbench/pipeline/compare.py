@@ -34,6 +34,7 @@ Stage = Callable[[str], None]
 class Comparison:
     """What to compare: numbers of polynomial layers of one model, and how each is made and measured.
 
+    ``others``: settings that differ in the protocol alone, under which every checkpoint is measured as well.
     ``adapters``: a folder of trained adapters, which are taken where they fit; None to fit all polynomials.
     """
 
@@ -46,6 +47,7 @@ class Comparison:
     task_data: Path | None
     limit: int | None
     results: Path
+    others: tuple[Settings, ...] = ()
     adapters: Path | None = None
 
 
@@ -69,8 +71,8 @@ def compare(
         where = f"{count} polynomial layers ({index + 1} of {len(plan.layers)})"
         stage(f"{where}: checkpoint")
         checkpoint = _checkpoint(plan, original, count, progress)
-        records.append(
-            _one(plan, original, checkpoint, questions, progress, lambda text, w=where: stage(f"{w}: {text}"))
+        records += _all(
+            plan, original, checkpoint, questions, progress, lambda text, w=where: stage(f"{w}: {text}")
         )
     return records
 
@@ -96,37 +98,36 @@ def _checkpoint(plan: Comparison, original: Checkpoint, count: int, progress: Pr
     return load(str(calibrate(original, count, plan.degree, plan.placement, plan.texts, progress)))
 
 
-def _one(
+def _all(
     plan: Comparison, original: Checkpoint, checkpoint: Checkpoint, questions: QuestionSet,
     progress: Progress, stage: Stage,
-) -> Record:  # fmt: skip
+) -> list[Record]:  # fmt: skip
+    """One checkpoint under every protocol; shares are cut once for all that agree on the fixed point."""
     task = [questions.task, questions.sha256, plan.limit]
-    key = plan.settings.key(checkpoint.sha256, task)
-    found = _existing(plan.results, key)
-    if found is not None:
-        return found
-    stage("accuracy in plaintext")
-    evaluation = cached_evaluate(
-        checkpoint, original, plan.task_data, plan.limit,
-        progress,
-    )  # fmt: skip
-    stage("cutting shares")
-    with tempfile.TemporaryDirectory(prefix="shares-", dir=cache_dir()) as scratch:
-        bits = plan.settings.protocol.fixed_point.fraction_bits
-        export(checkpoint, Path(scratch), plan.settings.embedding, bits, plan.texts, progress)
-        stage("two parties, secret-shared")
-        record = measure(
-            Path(scratch),
-            model_info(checkpoint),
-            checkpoint,
-            original,
-            plan.settings,
-            evaluation,
-            key,
-            progress,
-        )
-    write(record, plan.results)
-    return record
+    found: dict[str, Record] = {}
+    missing: dict[int, list[Settings]] = {}
+    for settings in (plan.settings, *plan.others):
+        record = _existing(plan.results, settings.key(checkpoint.sha256, task))
+        if record is not None:
+            found[settings.protocol_name] = record
+        else:
+            missing.setdefault(settings.protocol.fixed_point.fraction_bits, []).append(settings)
+    if missing:
+        stage("accuracy in plaintext")
+        evaluation = cached_evaluate(checkpoint, original, plan.task_data, plan.limit, progress)
+    for bits, group in missing.items():
+        stage("cutting shares")
+        with tempfile.TemporaryDirectory(prefix="shares-", dir=cache_dir()) as scratch:
+            export(checkpoint, Path(scratch), plan.settings.embedding, bits, plan.texts, progress)
+            for settings in group:
+                stage(f"two parties under {settings.protocol.name}")
+                record = measure(
+                    Path(scratch), model_info(checkpoint), checkpoint, original, settings, evaluation,
+                    settings.key(checkpoint.sha256, task), progress,
+                )  # fmt: skip
+                write(record, plan.results)
+                found[settings.protocol_name] = record
+    return [found[settings.protocol_name] for settings in (plan.settings, *plan.others)]
 
 
 def _existing(results: Path, key: str) -> Record | None:

@@ -24,9 +24,12 @@ from mpcbench.records.environment import environment
 from mpcbench.records.schema import Agreement, LinkInfo, ModelInfo, ProtocolInfo, Record, Workload
 from mpcbench.secure.protocol import PROVIDERS, Protocol
 
-RANDOMNESS = {"first-party": "party 0, CrypTen's trusted first party"}
-SECURE_PROVIDERS: frozenset[str] = frozenset()
-MASKS = "Masks come from torch's Mersenne twister, as in stock CrypTen: not a cryptographic generator."
+RANDOMNESS = {
+    "first-party": "party 0, CrypTen's trusted first party",
+    "dealer": "a dealer, a process of its own that colludes with neither party",
+}
+SECURE_PROVIDERS = frozenset({"dealer"})
+MASKS = "Masks come from AES-128 in counter mode, with seeds from the operating system."
 EMBEDDING_NOTE = {
     "client": "The embedding table is public to the client, which looks its own tokens up; for a model with "
     "tied embeddings this shows it the LM head's weights before the last norm's gain.",
@@ -68,7 +71,7 @@ def measure(
     outcome = run_here(
         LocalRun(
             shares, settings.protocol_name, settings.tokens, settings.repetitions, settings.warmups,
-            settings.threads, settings.rendezvous,
+            settings.threads, settings.rendezvous, settings.protocol.provider,
         ),
         progress,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which records may stand in one table: everything but the polynomial layers must be the same."""
+"""Which records may stand in one table: all but the polynomial layers and the protocol must be the same."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ MUST_MATCH: dict[str, Callable[[Record], object]] = {
     "workload.prompt": lambda r: r.workload.prompt,
     "workload.batch": lambda r: r.workload.batch,
     "workload.embedding": lambda r: r.workload.embedding,
-    "protocol.name": lambda r: r.protocol.name,
     "protocol.fraction_bits": lambda r: r.protocol.fraction_bits,
     "protocol.ring_bits": lambda r: r.protocol.ring_bits,
     "protocol.provider": lambda r: r.protocol.provider,
-    "protocol.sha256": lambda r: r.protocol.sha256,
     "link.profile": lambda r: r.link.profile,
     "parties.device": lambda r: [party.device for party in r.parties],
     "parties.threads": lambda r: [party.threads for party in r.parties],
@@ -48,6 +46,15 @@ def check_comparable(records: Sequence[Record]) -> None:
                     f"{_name(records[0])} and {value(record)!r} with {_name(record)}; "
                     "give records of one setting only, or keep settings in folders of their own"
                 )
+
+    versions: dict[str, Record] = {}
+    for record in records:
+        other = versions.setdefault(record.protocol.name, record)
+        if other.protocol.sha256 != record.protocol.sha256:
+            raise UserError(
+                f"these records cannot be compared: protocol.sha256 differs between {_name(other)} and "
+                f"{_name(record)}, two versions of protocol {record.protocol.name}; run the older one again"
+            )
 
 
 def _name(record: Record) -> str:

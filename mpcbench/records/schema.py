@@ -19,6 +19,9 @@ SCHEMA_VERSION = 1
 Phase = Literal["setup", "offline", "online"]
 PHASES: tuple[Phase, ...] = ("setup", "offline", "online")
 
+REPETITION = "repetition"
+"""The operator under which openings are entered that had to be made again, see secure/opening.py."""
+
 NonNegative = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 
@@ -36,7 +39,8 @@ class Entry(_Part):
     ``seconds`` is wall clock at the slower party, ``wait_seconds`` the part of it that party spent
     waiting for its peer's bytes; both are means over the repetitions. ``tuples`` counts correlated
     randomness by kind, in ring elements of the product share (one matmul triple of an (m,k)x(k,n)
-    product counts m*n).
+    product counts m*n). In the offline phase ``bytes_sent`` are the bytes that the dealer sent to each
+    party.
     """
 
     layer: int | None
@@ -141,9 +145,10 @@ class Workload(_Part):
 class Latency(_Part):
     """Wall clock of every repetition at the slower party; raw values first, summaries after.
 
-    ``total`` includes the making of correlated randomness when the provider makes it in line;
-    ``offline`` is that part, ``online`` the rest, ``waiting`` the part of ``online`` spent waiting
-    for the peer. ``median_seconds`` and ``iqr_seconds`` summarise ``online``.
+    ``total`` includes the correlated randomness: making it, or waiting for the dealer and expanding seeds;
+    ``offline`` is that part (``dealer`` are the dealer's processor seconds in it), ``online`` the rest,
+    ``waiting`` the part of ``online`` spent waiting for the peer. ``median_seconds`` and ``iqr_seconds``
+    summarise ``online``.
     """
 
     warmup_total_seconds: list[Seconds]
@@ -151,6 +156,7 @@ class Latency(_Part):
     online_seconds: list[Seconds]
     offline_seconds: list[Seconds]
     waiting_seconds: list[Seconds]
+    dealer_seconds: list[Seconds] = []
     median_seconds: Seconds
     iqr_seconds: Seconds
 

@@ -169,8 +169,11 @@ def read_folder(folder: Path) -> list[Record]:
 
 
 def in_order(records: Iterable[Record]) -> list[Record]:
-    """Records by number of polynomial layers; ties by degree, placement and key, the same each time."""
-    return sorted(
-        records,
-        key=lambda r: (len(r.model.polynomial_layers), r.model.degree or 0, r.model.placement, r.key),
-    )
+    """Records by protocol and number of polynomial layers; ties by degree, placement and key."""
+    return sorted(records, key=_place)
+
+
+def _place(record: Record) -> tuple[str, int, int, str, str]:
+    model = record.model
+    count = len(model.polynomial_layers)
+    return record.protocol.name, count, model.degree or 0, model.placement, record.key

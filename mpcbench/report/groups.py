@@ -16,6 +16,7 @@ GROUPS: dict[str, str] = {
     "activation": "activation",
     "input": "input",
     "output": "output",
+    "repetition": "repeated openings",
     "other": "other",
 }
 """Groups in the order in which they are shown, and their names in tables and figures."""
@@ -30,10 +31,12 @@ _BY_OPERATOR = {
     "swiglu": "activation",
     "polynomial_glu": "activation",
     "quadratic_glu": "activation",
+    "nested_glu": "activation",
     "embedding": "embedding",
     "lm_head": "lm_head",
     "input": "input",
     "output": "output",
+    "repetition": "repetition",
 }
 
 
@@ -43,6 +46,8 @@ def group_of(entry: Entry) -> str:
     The LM head is a linear layer by its operator and a group by its module. A bare multiplication
     inside the MLP is the gate's (silu(g) * u, when a protocol keeps the two steps apart).
     """
+    if entry.operator == "repetition":
+        return "repetition"
     if "lm_head" in entry.module.split("."):
         return "lm_head"
     if entry.operator == "mul" and "mlp" in entry.module.split("."):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from mpcbench.records.schema import Accuracy, Record
+from mpcbench.records.schema import Accuracy, PhaseLedger, Record
 from mpcbench.report.groups import GROUPS, Cost, activation_per_layer, by_group
 from mpcbench.report.words import mark
 
@@ -98,8 +98,13 @@ def megabytes(count: float) -> str:
 
 
 def baseline(summaries: Sequence[Summary]) -> Summary | None:
-    """The record without polynomial layers, against which ratios are drawn, if it is here alone."""
+    """The record without polynomial layers, against which ratios are drawn, if it is here alone.
+
+    Of several protocols it is stock CrypTen's, or the first one's.
+    """
     plain = [s for s in summaries if not s.record.model.polynomial_layers]
+    if len({s.record.protocol.name for s in plain}) > 1:
+        plain = [s for s in plain if s.record.protocol.name == "crypten"] or plain[:1]
     return plain[0] if len(plain) == 1 and len(summaries) > 1 else None
 
 
@@ -108,7 +113,9 @@ def _ratio(summaries: Sequence[Summary], value: Callable[[Summary], float], dept
     if base is None:
         return []
     cells = [f"{value(base) / value(s):.2f}×" if value(s) else NONE for s in summaries]
-    return [Row("times less than with 0", cells, depth)]
+    several = len({s.record.protocol.name for s in summaries}) > 1
+    name = f"{base.record.protocol.name} " if several else ""
+    return [Row(f"times less than {name}with 0", cells, depth)]
 
 
 def _share(value: str, part: float, whole: float) -> str:
@@ -133,9 +140,17 @@ def _communication(summaries: Sequence[Summary]) -> Section:
     rows += _ratio(summaries, lambda s: s.groups["activation"].rounds, 2)
     rows += _one_layer(summaries, lambda cost: f"{cost.rounds:,}")
     offline = [megabytes(s.record.ledger.offline.bytes) + mark(s.record) for s in summaries]
-    rows.append(Row("offline traffic [MB]", offline))
+    rows.append(Row("offline traffic, dealer to parties [MB]", offline))
+    rows += _ratio(summaries, lambda s: s.record.ledger.offline.bytes)
+    tuples = [f"{tuple_count(s.record.ledger.offline) / MEGA:.3g}" for s in summaries]
+    rows.append(Row("tuples [million]", tuples, 1))
     rows.append(Row("setup traffic [MB]", [megabytes(s.record.ledger.setup.bytes) for s in summaries]))
     return Section("Communication of both parties, online phase unless a row says otherwise", rows)
+
+
+def tuple_count(ledger: PhaseLedger) -> int:
+    """All correlated randomness of a phase, in elements of the product share."""
+    return sum(sum(entry.tuples.values()) for entry in ledger.entries)
 
 
 def _present(summaries: Sequence[Summary]) -> list[str]:
@@ -164,6 +179,9 @@ def _latency(summaries: Sequence[Summary]) -> Section:
     rows += _ratio(summaries, lambda s: s.groups["activation"].seconds, 2)
     offline = [_seconds(median(s.latency.offline_seconds)) + mark(s.record) for s in summaries]
     rows.append(Row("offline latency, median [s]", offline))
+    if any(s.latency.dealer_seconds for s in summaries):
+        dealer = [_seconds(median(s.latency.dealer_seconds)) for s in summaries]
+        rows.append(Row("processor time of the dealer, median [s]", dealer, 1))
     memory = [
         " / ".join(f"{p.peak_memory_bytes / 1e9:.2f}" for p in s.record.parties) or NONE for s in summaries
     ]

@@ -14,9 +14,12 @@ DAGGER = "†"
 def labels(records: Sequence[Record]) -> list[str]:
     """Short names of records that stand side by side: their number of polynomial layers.
 
-    Where two share that number, the degree, the placement or the key tells them apart.
+    Several protocols are told apart by their names before it. Where two records share that name, the
+    degree, the placement or the key tells them apart.
     """
     counts = [str(len(record.model.polynomial_layers)) for record in records]
+    if len(protocols(records)) > 1:
+        counts = [f"{record.protocol.name} {count}" for record, count in zip(records, counts, strict=True)]
     candidates = (
         counts,
         [f"{c} (degree {r.model.degree})" for c, r in zip(counts, records, strict=True)],
@@ -30,6 +33,11 @@ def labels(records: Sequence[Record]) -> list[str]:
             if repeated[name] > 1 and _tells_apart(choice, counts, i):
                 named[i] = choice[i]
     return named
+
+
+def protocols(records: Sequence[Record]) -> list[str]:
+    """The names of the records' protocols, each once."""
+    return list(dict.fromkeys(record.protocol.name for record in records))
 
 
 def _tells_apart(choice: Sequence[str], counts: Sequence[str], index: int) -> bool:
@@ -108,7 +116,9 @@ def data_sources(records: Sequence[Record]) -> list[str]:
 def setting(records: Sequence[Record]) -> str:
     """What all the records share, in a sentence: model, protocol, prompt length, link, threads."""
     first = records[0]
-    layers = "/".join(str(len(record.model.polynomial_layers)) for record in records)
+    layers = "/".join(dict.fromkeys(str(len(record.model.polynomial_layers)) for record in records))
+    names = protocols(records)
+    protocol = f"protocol {names[0]}" if len(names) == 1 else f"protocols {', '.join(names)}"
     threads = "/".join(dict.fromkeys(str(party.threads) for party in first.parties))
     embedding = (
         "private embedding" if first.workload.embedding == "private" else "public embedding at the client"
@@ -116,7 +126,7 @@ def setting(records: Sequence[Record]) -> str:
     batch = f"batch of {first.workload.batch}, " if first.workload.batch != 1 else ""
     return (
         f"{first.model.name} with {layers} of {first.model.layers} layers polynomial, "
-        f"{first.workload.tokens} tokens, {batch}{embedding}; protocol {first.protocol.name} "
+        f"{first.workload.tokens} tokens, {batch}{embedding}; {protocol} "
         f"({_inline(first.protocol.threat_model)}; {first.protocol.ring_bits}-bit ring, "
         f"{first.protocol.fraction_bits} fraction bits); link {link(records)}; "
         f"{threads} thread{'' if threads == '1' else 's'} a party on {device(first)}"

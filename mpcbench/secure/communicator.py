@@ -40,6 +40,8 @@ class LinkCommunicator(Communicator):
         self.link = link
         self.ledger = Ledger()
         self.guard = Guard()
+        self.common_seed = bytes(16)
+        """A seed that both parties hold; exchanged when CrypTen is set up."""
         self.reset_communication_stats()
 
     # What CrypTen's protocols call for a two-party computation.

@@ -1,8 +1,8 @@
 """The guard: no value is opened unless a fresh mask covers it, or the plan says that it is an output.
 
-Providers report the shape of every mask they hand out. An opening must be of exactly the masks that are
-outstanding, which it then uses up; anything else (a tensor decrypted in the middle, a mask used twice)
-raises. The one planned exception, the output, is announced by name.
+Providers report the shape of every mask they hand out. An opening must be of masks that are outstanding,
+which it then uses up; anything else (a tensor decrypted in the middle, a mask used twice) raises. The one
+planned exception, the output, is announced by name.
 """
 
 from __future__ import annotations
@@ -36,10 +36,15 @@ class Guard:
             self.unmasked.append(self._allowed)
             self._allowed = None
             return
-        covering = [self._masks.popleft() for _ in range(min(len(wanted), len(self._masks)))]
-        if covering != wanted:
-            raise UnexpectedOpening(f"opening {wanted} without masks (outstanding masks: {covering})")
+        for shape in wanted:
+            if shape not in self._masks:
+                raise UnexpectedOpening(f"opening {wanted} without masks (outstanding: {list(self._masks)})")
+            self._masks.remove(shape)
         self.masked += len(wanted)
+
+    def discard(self) -> None:
+        """Forget masks that were handed out: what they were for is done again under fresh ones."""
+        self._masks.clear()
 
     @contextmanager
     def output(self, name: str) -> Iterator[None]:

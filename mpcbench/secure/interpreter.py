@@ -8,14 +8,18 @@ from typing import Any
 import torch
 
 from mpcbench.errors import UserError
+from mpcbench.graph.grouping import group_linears
 from mpcbench.graph.interpreter import Interpreter
 from mpcbench.graph.secure_graph import Node
-from mpcbench.graph.shares import ShareFolder
+from mpcbench.graph.shares import ShareFolder, encode
 from mpcbench.secure.communicator import LinkCommunicator
 from mpcbench.secure.protocol import Protocol
+from mpcbench.secure.randomness.prg import words
 from mpcbench.secure.substrate import crypten
 
 CLIENT = 1
+INPUTS = 1 << 63
+"""Where the numbers of inputs begin in the common seed's key streams, far from those of requests."""
 
 
 class SecureInterpreter(Interpreter[Any]):
@@ -26,7 +30,8 @@ class SecureInterpreter(Interpreter[Any]):
     """
 
     def __init__(self, folder: ShareFolder, protocol: Protocol, communicator: LinkCommunicator):
-        super().__init__(folder.graph)
+        shares_openings = any(operator.groups_linears for operator in protocol.operators.values())
+        super().__init__(group_linears(folder.graph) if shares_openings else folder.graph)
         bits = protocol.fixed_point.fraction_bits
         if folder.fraction_bits != bits:
             raise UserError(
@@ -36,6 +41,7 @@ class SecureInterpreter(Interpreter[Any]):
         self.communicator = communicator
         self.operators = protocol.operators
         self.client = CLIENT if communicator.get_world_size() > 1 else 0
+        self._inputs = 0
         self.on_node: Callable[[], None] = lambda: None
         self.public = folder.public
         self.weights = self._load(folder, bits)
@@ -83,16 +89,22 @@ class SecureInterpreter(Interpreter[Any]):
                 value.scatter_(2, tokens.unsqueeze(-1), 1)
             else:
                 value = self.public[table][tokens]
-        precision = 0 if private else None
-        return crypten.cryptensor(value, src=self.client, precision=precision)
+        bits = 0 if private else crypten.cfg.encoder.precision_bits
+        # Fresh for every input; the model owner holds the seed because the share that it makes is its own.
+        self._inputs += 1
+        mask = words(self.communicator.common_seed, INPUTS + self._inputs, value.numel()).reshape(value.shape)
+        if self.communicator.get_rank() == self.client:
+            mask = (
+                encode(value, bits) - mask if self.communicator.get_world_size() > 1 else encode(value, bits)
+            )
+        return crypten.mpc.MPCTensor.from_shares(mask, precision=bits)
 
     def _load(self, folder: ShareFolder, bits: int) -> dict[str, Any]:
         weights: dict[str, Any] = dict(folder.public)
         for node in self.graph.nodes:
             for name in node.weights:
                 if name in folder.shares and name not in weights:
-                    share = self.operators[node.op].prepare(folder.shares[name])
-                    weights[name] = crypten.mpc.MPCTensor.from_shares(share, precision=bits)
+                    weights[name] = self.operators[node.op].load(node, name, folder.shares[name], bits)
         return weights
 
     def _config(self, node: Node) -> Any:

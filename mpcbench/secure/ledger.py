@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mpcbench.records.schema import Phase
+from mpcbench.records.schema import REPETITION, Phase
 
 
 class Scope(NamedTuple):
@@ -63,6 +63,12 @@ class Ledger:
             yield
 
     @contextmanager
+    def repetition(self) -> Iterator[None]:
+        """Enter what happens inside as the current module's repeated openings, which vary from run to run."""
+        with self._push(self._top()._replace(operator=REPETITION)):
+            yield
+
+    @contextmanager
     def _push(self, scope: Scope) -> Iterator[None]:
         self._settle()
         self._stack.append(scope)
@@ -100,6 +106,11 @@ class Ledger:
     def as_json(self) -> list[dict]:
         """Plain data: one object a scope."""
         return [{**scope._asdict(), **tally.as_json()} for scope, tally in self.tallies.items()]
+
+    @property
+    def here(self) -> str:
+        """The module and operator whose scope is open, in words."""
+        return f"{self._top().module} ({self._top().operator})"
 
     def _top(self) -> Scope:
         if not self._stack:

@@ -18,8 +18,15 @@ from mpcbench.graph.secure_graph import OPERATORS
 from mpcbench.secure.operators import REGISTRY, Operator
 
 PROVIDERS = {
+    "dealer": "a third process deals tuples: a seed to each party, corrections to party 1",
     "first-party": "party 0 samples every tuple in the clear (CrypTen's trusted first party): insecure",
 }
+THREAT_MODELS = {
+    "dealer": "Semi-honest, two computing parties and a dealer that colludes with neither.",
+    "first-party": "Semi-honest, two computing parties. Party 0 makes all correlated randomness in the clear "
+    "and could read every value of party 1: insecure, for development and comparison only.",
+}
+"""What a provider that is chosen against the protocol file means for trust."""
 _IMPLIED = {"tokens"}  # the input: the party program shares it
 
 
@@ -73,8 +80,8 @@ def available() -> dict[str, Path]:
     return {file.stem: file for file in files}
 
 
-def load_protocol(name: str) -> Protocol:
-    """The packaged protocol of this name, or the one in a YAML file.
+def load_protocol(name: str, provider: str | None = None) -> Protocol:
+    """The packaged protocol of this name, or the one in a YAML file, with another provider if one is given.
 
     Raises UserError naming file, field, and what is allowed there.
     """
@@ -91,6 +98,10 @@ def load_protocol(name: str) -> Protocol:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{path} is not YAML{where}: {getattr(error, 'problem', error)}.") from None
+    if provider is not None and isinstance(body, dict):
+        _choose(provider, PROVIDERS, "--provider")
+        if provider != body.get("provider"):
+            body = {**body, "provider": provider, "threat_model": THREAT_MODELS[provider]}
     return parse_protocol(body, str(path))
 
 

@@ -1,113 +1,140 @@
-"""CrypTen's trusted first party, counted: who makes the correlated randomness, and how much of it.
+"""Where a party gets its shares of correlated randomness, behind CrypTen's provider interface.
 
-Party 0 samples every tuple in the clear, so **this provider is insecure**: party 0 can read all that
-party 1 masks. It is CrypTen's default and good for development; whatever is measured with it is marked.
-
-CrypTen's own class (``crypten/mpc/provider/tfp_provider.py``) lets party 1 sample and multiply tuples of
-its own and throw them away. Here party 1 only expands its share from the seed that both hold, which
-changes no value and no count but halves the work on one machine.
+CrypTen's protocols and ours ask the same provider: CrypTen's through the methods that
+``crypten/mpc/provider/provider.py`` names, ours through :meth:`Provider.request`. Every request is entered
+in the ledger's offline phase, and its masks are reported to the guard.
 """
 
 from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 
 from mpcbench.compat import import_crypten
 from mpcbench.secure.communicator import LinkCommunicator
+from mpcbench.secure.randomness.dealing import correction
+from mpcbench.secure.randomness.dealing import shares as expand
+from mpcbench.secure.randomness.prg import fresh_seed
+from mpcbench.secure.randomness.recipe import Kept, Recipe
+from mpcbench.secure.randomness.stock import And, Bit, Product, Square
 
 import_crypten()
 
-from crypten.common.rng import generate_kbit_random_tensor, generate_random_ring_element  # noqa: E402
 from crypten.mpc.primitives import ArithmeticSharedTensor, BinarySharedTensor  # noqa: E402
 from crypten.mpc.provider.provider import TupleProvider  # noqa: E402
 
-Size = torch.Size | tuple[int, ...]
+Shape = torch.Size | Sequence[int]
 
 
-class FirstPartyProvider(TupleProvider):
-    """Tuples from party 0, entered in the ledger's offline phase and reported to the guard."""
+class Provider(TupleProvider):
+    """Common to all providers: requests are numbered, counted and reported to the guard."""
 
-    NAME = "first-party"
+    NAME = ""
     SECURE = False
 
     def __init__(self, communicator: LinkCommunicator):
         super().__init__()
         self.communicator = communicator
+        self.requests = 0
+
+    def request(self, recipe: Recipe, again: bool = False) -> list[torch.Tensor]:
+        """This party's shares of a fresh tuple, masks first.
+
+        ``again`` marks a request that no plan foresees, because the opening before has to be repeated.
+        """
+        ledger = self.communicator.ledger
+        with ledger.offline():
+            ledger.tuples(recipe.name, recipe.count())
+            self.communicator.guard.issue(recipe.masks())
+            return self._shares(recipe, again)
+
+    @property
+    def last(self) -> int:
+        """The number of the latest request, by which later ones name the masks that it made."""
+        return self.requests - 1
+
+    def prepare(self) -> None:
+        """Get ahead of time what the next inference needs, where that is possible."""
+
+    def close(self) -> None:
+        """Nothing more will be asked for."""
+
+    def dealer_seconds(self) -> float:
+        """Processor seconds that a dealer has spent on requests since the last call, 0 without a dealer."""
+        return 0.0
+
+    @abstractmethod
+    def _shares(self, recipe: Recipe, again: bool) -> list[torch.Tensor]:
+        """Make or fetch them."""
+
+    # What CrypTen's protocols call.
 
     def generate_additive_triple(
-        self, size0: Size, size1: Size, op: str, device: object = None, *args: object, **kwargs: object
-    ) -> tuple[ArithmeticSharedTensor, ArithmeticSharedTensor, ArithmeticSharedTensor]:
+        self, size0: Shape, size1: Shape, op: str, device: object = None
+    ) -> tuple[ArithmeticSharedTensor, ...]:
         """Shares of a, b and op(a, b) for uniform a, b; ``op`` is ``mul`` or ``matmul``."""
-        size = product_size(size0, size1, op)
-        with self._made(f"{op}_triple", size.numel(), [size0, size1]):
-            if self.rank != 0:
-                return _share(size0), _share(size1), _share(size)
-            a, b = generate_random_ring_element(size0), generate_random_ring_element(size1)
-            c = getattr(torch, op)(a, b, *args, **kwargs)
-            return _share(size0, a), _share(size1, b), _share(size, c)
+        recipe = Product(op=op, left=tuple(size0), right=tuple(size1))
+        return tuple(_arithmetic(share) for share in self.request(recipe))
 
-    def square(
-        self, size: Size, device: object = None
-    ) -> tuple[ArithmeticSharedTensor, ArithmeticSharedTensor]:
+    def square(self, size: Shape, device: object = None) -> tuple[ArithmeticSharedTensor, ...]:
         """Shares of r and r² for uniform r."""
-        with self._made("square", torch.Size(size).numel(), [size]):
-            if self.rank != 0:
-                return _share(size), _share(size)
-            r = generate_random_ring_element(size)
-            return _share(size, r), _share(size, r * r)
+        return tuple(_arithmetic(share) for share in self.request(Square(size=tuple(size))))
 
     def generate_binary_triple(
-        self, size0: Size, size1: Size, device: object = None
-    ) -> tuple[BinarySharedTensor, BinarySharedTensor, BinarySharedTensor]:
+        self, size0: Shape, size1: Shape, device: object = None
+    ) -> tuple[BinarySharedTensor, ...]:
         """Exclusive-or shares of a, b and a & b for uniform 64-bit words a, b."""
-        size = torch.broadcast_shapes(size0, size1)
-        with self._made("binary_triple", size.numel(), [size0, size1]):
-            if self.rank != 0:
-                return _share_bits(size0), _share_bits(size1), _share_bits(size)
-            a, b = generate_kbit_random_tensor(size0), generate_kbit_random_tensor(size1)
-            return _share_bits(size0, a), _share_bits(size1, b), _share_bits(size, a & b)
+        return tuple(_binary(s) for s in self.request(And(left=tuple(size0), right=tuple(size1))))
 
-    def B2A_rng(self, size: Size, device: object = None) -> tuple[ArithmeticSharedTensor, BinarySharedTensor]:
+    def B2A_rng(
+        self, size: Shape, device: object = None
+    ) -> tuple[ArithmeticSharedTensor, BinarySharedTensor]:
         """Arithmetic and exclusive-or shares of the same uniform bits."""
-        with self._made("bit", torch.Size(size).numel(), [size]):
-            if self.rank != 0:
-                return _share(size), _share_bits(size)
-            bits = generate_kbit_random_tensor(size, bitlength=1)
-            return _share(size, bits), _share_bits(size, bits)
-
-    def _made(self, kind: str, count: int, masks: list[Size]) -> _Offline:
-        return _Offline(self.communicator, kind, count, masks)
+        bits, same = self.request(Bit(size=tuple(size)))
+        return _arithmetic(same), _binary(bits)
 
 
-class _Offline:
-    """Context of one request: its time and count go to the offline phase, its masks to the guard."""
+class FirstPartyProvider(Provider):
+    """CrypTen's trusted first party: party 0 makes every tuple in the clear.
 
-    def __init__(self, communicator: LinkCommunicator, kind: str, count: int, masks: list[Size]):
-        self.scope = communicator.ledger.offline()
-        self.communicator, self.kind, self.count, self.masks = communicator, kind, count, masks
+    **Insecure**: party 0 knows both seeds and can read all that party 1 masks. It needs no communication,
+    because party 1's shares, values included, come from a seed that both hold. Good for development;
+    whatever is measured with it is marked. (CrypTen's own class lets party 1 make tuples of its own and
+    throw them away; here it only expands its shares, which changes no count and halves the work.)
 
-    def __enter__(self) -> None:
-        self.scope.__enter__()
-        self.communicator.ledger.tuples(self.kind, self.count)
-        self.communicator.guard.issue(self.masks)
+    With one party alone the "shares" are the tuples themselves.
+    """
 
-    def __exit__(self, *error: object) -> None:
-        self.scope.__exit__(*error)
+    NAME = "first-party"
+
+    def __init__(self, communicator: LinkCommunicator):
+        super().__init__(communicator)
+        self._mine = fresh_seed()
+        self._kept = Kept()
+
+    def _shares(self, recipe: Recipe, again: bool) -> list[torch.Tensor]:
+        number, self.requests = self.requests, self.requests + 1
+        common = self.communicator.common_seed
+        if self.communicator.get_rank() == 1:
+            return expand(0, common, number, recipe, None)
+        # The dealer's arithmetic with its roles swapped: the common seed's party gets no correction.
+        made = correction((common, self._mine), number, recipe, self._kept)
+        shares = expand(1, self._mine, number, recipe, made)
+        if self.communicator.get_world_size() == 1:
+            theirs = expand(0, common, number, recipe, None)
+            masks = len(recipe.masks())
+            return [
+                a ^ b if (recipe.xor_masks if i < masks else recipe.xor_values) else a + b
+                for i, (a, b) in enumerate(zip(shares, theirs, strict=True))
+            ]
+        return shares
 
 
-def product_size(size0: Size, size1: Size, op: str) -> torch.Size:
-    """Shape of ``torch.mul`` or ``torch.matmul`` for operands of at least two dimensions."""
-    if op == "mul":
-        return torch.broadcast_shapes(size0, size1)
-    if op == "matmul":
-        batch = torch.broadcast_shapes(tuple(size0[:-2]), tuple(size1[:-2]))
-        return torch.Size([*batch, size0[-2], size1[-1]])
-    raise ValueError(f"no triple for {op}")
+def _arithmetic(share: torch.Tensor) -> ArithmeticSharedTensor:
+    return ArithmeticSharedTensor.from_shares(share, precision=0)
 
 
-def _share(size: Size, value: torch.Tensor | None = None) -> ArithmeticSharedTensor:
-    return ArithmeticSharedTensor(value, size=torch.Size(size), precision=0, src=0)
-
-
-def _share_bits(size: Size, value: torch.Tensor | None = None) -> BinarySharedTensor:
-    return BinarySharedTensor(value, size=torch.Size(size), src=0)
+def _binary(share: torch.Tensor) -> BinarySharedTensor:
+    return BinarySharedTensor.from_shares(share)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -18,38 +19,51 @@ from mpcbench.secure.communicator import LinkCommunicator
 crypten = import_crypten()
 
 
-def install(communicator: LinkCommunicator, provider: object, fraction_bits: int, settings: Mapping) -> None:
+def install(link: LinkCommunicator, source: object, fraction_bits: int, settings: Mapping) -> None:
     """Make CrypTen use these. ``settings`` are dotted keys of CrypTen's configuration.
 
-    Exchanges the seeds of the shared generators (one round, 16 bytes a party), entered under the scope
+    Exchanges the seeds of the shared generators (one round, 32 bytes a party), entered under the scope
     that is open. Inference needs no gradients, so CrypTen's tape is off.
     """
-    crypten.communicator.get = lambda: communicator
+    crypten.communicator.get = lambda: link
     crypten.communicator.is_initialized = lambda: True
-    crypten.mpc.get_default_provider = lambda: provider
+    crypten.mpc.get_default_provider = lambda: source
     for key, value in {"encoder.precision_bits": fraction_bits, **settings}.items():
         crypten.cfg[key] = value
     crypten.CrypTensor.set_grad_enabled(False)
-    _seed_generators(communicator)
+    _seed_generators(link)
 
 
-def _seed_generators(communicator: LinkCommunicator) -> None:
+def _seed_generators(link: LinkCommunicator) -> None:
     """Seeds as in ``crypten.__init__._setup_prng``: each pair of neighbours shares one, all share one.
 
-    Generators are CrypTen's: torch's Mersenne twister, which is not cryptographic.
+    Those generators are torch's Mersenne twisters, which are not cryptographic; no mask comes from them
+    here. The communicator gets a seed of 128 bits that both hold, for what both must draw alike.
     """
-    mine = _random_words(2)
-    theirs = communicator.swap(mine)
+    mine = _random_words(4)
+    theirs = link.swap(mine)
     seeds = {
         "prev": theirs[0],
         "next": mine[0],
         "local": _random_words(1)[0],
-        "global": mine[1] ^ theirs[1] if communicator.get_world_size() > 1 else mine[1],
+        "global": mine[1] ^ theirs[1] if link.get_world_size() > 1 else mine[1],
     }
+    both = mine[2:] ^ theirs[2:] if link.get_world_size() > 1 else mine[2:]
+    link.common_seed = both.numpy().tobytes()
     for name, seed in seeds.items():
         generator = torch.Generator(device="cpu")
         generator.manual_seed(int(seed))
         crypten.generators[name][torch.device("cpu")] = generator
+
+
+def provider() -> Any:
+    """The provider of correlated randomness in use."""
+    return crypten.mpc.get_default_provider()
+
+
+def communicator() -> LinkCommunicator:
+    """The communicator in use."""
+    return crypten.communicator.get()
 
 
 def _random_words(count: int) -> torch.Tensor:

@@ -85,9 +85,25 @@ class Link:
 
         Raises PeerError when the peer sends anything else.
         """
+        outgoing = self._control(message)
+        answer = self._hear(outgoing)
+        self._send_all(outgoing)
+        return answer
+
+    def tell(self, message: dict) -> None:
+        """Send a JSON object and wait for nothing."""
+        self._send_all(self._control(message))
+
+    def hear(self) -> dict:
+        """Wait for a JSON object; raises PeerError when the peer sends anything else."""
+        return self._hear([])
+
+    def _control(self, message: dict) -> list[memoryview]:
         body = json.dumps(message).encode()
         self.wire.other_sent += HEADER_BYTES + len(body)
-        outgoing = [memoryview(_HEADER.pack(_CONTROL, len(body))), memoryview(body)]
+        return [memoryview(_HEADER.pack(_CONTROL, len(body))), memoryview(body)]
+
+    def _hear(self, outgoing: list[memoryview]) -> dict:
         header = memoryview(bytearray(HEADER_BYTES))
         self._move(outgoing, [header])
         kind, length = _HEADER.unpack(header)
@@ -96,7 +112,6 @@ class Link:
         if kind != _CONTROL or length > MAX_CONTROL_BYTES:
             self._foreign()
         received = self._body(length, outgoing)
-        self._send_all(outgoing)
         try:
             answer = json.loads(received)
         except (ValueError, RecursionError):
@@ -235,13 +250,13 @@ def _line_is_dead(connection: socket.socket) -> bool:
     return max(retransmits, probes) >= 2 and silence >= DEAD_LINE_SECONDS * 1000
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, backlog: int = 1) -> socket.socket:
     """A listening socket. Raises UserError when the port is taken or the address is not this machine's."""
     server = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         server.bind((host, port))
-        server.listen(1)
+        server.listen(backlog)
     except (OSError, OverflowError, UnicodeError) as error:
         server.close()
         reason = getattr(error, "strerror", None) or str(error)

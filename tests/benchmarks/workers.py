@@ -1,17 +1,27 @@
-"""Two party processes that stay up, so that a benchmark times the computation and not the start."""
+"""Two parties and a dealer that stay up, so that a benchmark times the computation and not the start."""
 
 from __future__ import annotations
 
 import multiprocessing
+import time
 from typing import Any
 
 import torch
 
+from mpcbench.graph.interpreter import PlaintextInterpreter
 from mpcbench.graph.secure_graph import Node, SecureGraph, Weight
 from mpcbench.graph.shares import ShareFolder, encode
-from mpcbench.secure.transport import accept, connect, listen
+from tests.secure.pair import connected, deal
 
 FRACTION_BITS = 16
+
+
+RANGES = {"gate": [0.0, 6.0], "up": [0.0, 6.0], "product": [0.0, 30.0]}
+"""What calibration would find for standard normal inputs."""
+
+
+def _input(largest: float) -> dict:
+    return {"range": {"input": [0.0, largest]}}
 
 
 def mlp_graph(glu: str, width: int, channels: int) -> SecureGraph:
@@ -21,32 +31,51 @@ def mlp_graph(glu: str, width: int, channels: int) -> SecureGraph:
         "up.weight": (channels, width),
         "down.weight": (width, channels),
     }
-    extra: dict[str, tuple[int, ...]] = {"quadratic_glu": {"offset": (channels,)}}.get(glu, {})
+    extra: dict[str, tuple[int, ...]] = {
+        "quadratic_glu": {"offset": (channels,)},
+        "nested_glu": dict.fromkeys(("e", "m", "n"), (channels,)),
+    }.get(glu, {})
     nodes = [
         Node("x", "tokens"),
-        Node("gate", "linear", ("x",), ("gate.weight",), layer=0, module="mlp.gate_proj"),
-        Node("up", "linear", ("x",), ("up.weight",), layer=0, module="mlp.up_proj"),
-        Node("glu", glu, ("gate", "up"), tuple(extra), layer=0, module="mlp"),
-        Node("down", "linear", ("glu",), ("down.weight",), layer=0, module="mlp.down_proj"),
+        Node("gate", "linear", ("x",), ("gate.weight",), _input(5.0), 0, "mlp.gate_proj"),
+        Node("up", "linear", ("x",), ("up.weight",), _input(5.0), 0, "mlp.up_proj"),
+        Node("glu", glu, ("gate", "up"), tuple(extra), {"range": RANGES, "degree": 4}, 0, "mlp"),
+        Node("down", "linear", ("glu",), ("down.weight",), _input(30.0), 0, "mlp.down_proj"),
     ]
     weights = {name: Weight(shape) for name, shape in {**shapes, **extra}.items()}
     return SecureGraph(nodes, weights, "client", 0, 4096)
 
 
-class Pair:
-    """Both parties of a benchmark; ``run`` does one pass and returns each party's ledger totals."""
+def softmax_graph(keys: int, heads: int, groups: int) -> SecureGraph:
+    """Causal softmax of grouped scores, (1, heads / groups, groups * keys, keys)."""
+    ranges = {"scores": [-14.0, 14.0], "spread": [0.0, 24.0]}
+    node = Node("p", "softmax", ("x",), (), {"groups": groups, "range": ranges}, 0, "attention")
+    return SecureGraph([Node("x", "tokens"), node], {}, "client", 0, 4096)
 
-    def __init__(self, graph: SecureGraph, tokens: int, width: int, protocol: str):
+
+def norm_graph() -> SecureGraph:
+    """RMSNorm whose mean squares lie within a factor of ten."""
+    ranges = {"first": [0.3, 3.0], "rest": [0.3, 3.0]}
+    node = Node("y", "rms_norm", ("x",), (), {"eps": 1e-5, "range": ranges}, 0, "norm")
+    return SecureGraph([Node("x", "tokens"), node], {}, "client", 0, 4096)
+
+
+class Pair:
+    """Both parties of a benchmark and their dealer; ``run`` does one pass, each party's ledger totals."""
+
+    def __init__(self, graph: SecureGraph, shape: tuple[int, ...], protocol: str, provider: str = "dealer"):
         context = multiprocessing.get_context("spawn")
-        port = context.Queue()
+        ports = [context.Queue(), context.Queue()]
         self.pipes, self.processes = [], []
         for rank in (0, 1):
             mine, theirs = context.Pipe()
-            args = (rank, port, theirs, graph.to_json(), (1, tokens, width), protocol)
-            process = context.Process(target=_serve, args=args, daemon=True)
-            process.start()
+            args = (rank, ports, theirs, graph.to_json(), shape, protocol, provider)
             self.pipes.append(mine)
-            self.processes.append(process)
+            self.processes.append(context.Process(target=_serve, args=args, daemon=True))
+        if provider == "dealer":
+            self.processes.append(context.Process(target=deal, args=(ports[1], 2), daemon=True))
+        for process in self.processes:
+            process.start()
         for pipe in self.pipes:
             assert pipe.recv() == "ready"
 
@@ -56,52 +85,71 @@ class Pair:
         return [pipe.recv() for pipe in self.pipes]
 
     def close(self) -> None:
-        for pipe, process in zip(self.pipes, self.processes, strict=True):
+        for pipe in self.pipes:
             pipe.send("stop")
+        for process in self.processes:
             process.join(timeout=5)
             process.kill()
 
 
-def _serve(rank: int, port: Any, pipe: Any, graph_json: str, shape: tuple[int, ...], protocol: str) -> None:
-    from mpcbench.secure.communicator import LinkCommunicator
+def _serve(
+    rank: int, ports: Any, pipe: Any, graph_json: str, shape: tuple[int, ...], protocol: str, provider: str
+) -> None:
+    from mpcbench.records.schema import REPETITION
     from mpcbench.secure.interpreter import SecureInterpreter
     from mpcbench.secure.ledger import Ledger
     from mpcbench.secure.protocol import load_protocol
-    from mpcbench.secure.provider import FirstPartyProvider
-    from mpcbench.secure.substrate import crypten, install
+    from mpcbench.secure.substrate import crypten
+    from mpcbench.secure.substrate import provider as current
 
     torch.set_num_threads(1)
-    communicator = LinkCommunicator(rank, _meet(rank, port))
-    with communicator.ledger.scope("setup", None, "seeds", "seeds"):
-        install(communicator, FirstPartyProvider(communicator), FRACTION_BITS, {})
+    communicator = connected(rank, ports, provider)
     graph = SecureGraph.from_json(graph_json)
     folder = ShareFolder(rank, "", FRACTION_BITS, graph, _random_shares(graph, rank), {})
     interpreter = SecureInterpreter(folder, load_protocol(protocol), communicator)
-    x = crypten.cryptensor(torch.randn(shape, generator=torch.Generator().manual_seed(0)), src=0)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * (3 if len(shape) == 4 else 1)
+    secret = crypten.cryptensor(x, src=0)
     pipe.send("ready")
     while pipe.recv() == "run":
-        communicator.ledger = Ledger()
-        interpreter.run(x)
-        online, offline = communicator.ledger.total("online"), communicator.ledger.total("offline")
-        pipe.send({"bytes": online.bytes_sent, "rounds": online.rounds, "online_seconds": online.seconds,
-                   "offline_seconds": offline.seconds})  # fmt: skip
+        communicator.ledger = ledger = Ledger()
+        started = time.perf_counter()
+        current().prepare()
+        ahead = time.perf_counter() - started
+        communicator.link.swap_control({})  # the online clocks start together
+        value = interpreter.run(secret)
+        online, offline = ledger.total("online"), ledger.total("offline")
+        again = [tally for scope, tally in ledger.tallies.items() if scope.operator == REPETITION]
+        report = {
+            "bytes": online.bytes_sent - sum(t.bytes_sent for t in again),
+            "rounds": online.rounds - sum(t.rounds for t in again),
+            "online_seconds": online.seconds, "offline_seconds": ahead + offline.seconds,
+            "dealt_bytes": offline.bytes_sent, "tuples": sum(offline.tuples.values()),
+            "dealer_seconds": current().dealer_seconds(),
+        }  # fmt: skip
+        with ledger.scope("online", None, "test", "output"), communicator.guard.output("result"):
+            shared = value.reveal().double() / value.encoder.scale
+        pipe.send({**report, "error": _error(graph, x, shared)})
+    current().close()
 
 
-def _meet(rank: int, port: Any) -> Any:
-    if rank == 1:
-        return connect("127.0.0.1", port.get(timeout=60), "party 0", 60, 60)
-    with listen("127.0.0.1", 0) as server:
-        port.put(server.getsockname()[1])
-        return accept(server, "party 1", 60, 60)
+def _error(graph: SecureGraph, x: torch.Tensor, value: torch.Tensor) -> float:
+    """Root mean square of the difference to floating point."""
+    expected = PlaintextInterpreter(graph, _weights(graph)).run(x)
+    return float((value - expected).pow(2).mean().sqrt())
+
+
+def _weights(graph: SecureGraph) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        name: torch.randn(declared.shape, generator=generator) / declared.shape[-1] ** 0.5
+        for name, declared in graph.weights.items()
+    }
 
 
 def _random_shares(graph: SecureGraph, rank: int) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(7)
     shares = {}
-    for name, declared in graph.weights.items():
-        value = encode(
-            torch.randn(declared.shape, generator=generator) / declared.shape[-1] ** 0.5, FRACTION_BITS
-        )
-        mask = torch.randint(-(2**62), 2**62, declared.shape, generator=generator)
-        shares[name] = mask if rank == 0 else value - mask
+    for name, weight in _weights(graph).items():
+        mask = torch.randint(-(2**62), 2**62, weight.shape, generator=generator)
+        shares[name] = mask if rank == 0 else encode(weight, FRACTION_BITS) - mask
     return shares

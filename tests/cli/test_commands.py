@@ -183,6 +183,15 @@ def test_a_busy_port() -> None:
     assert f"Cannot listen on {address}" in says and "--rendezvous" in says
 
 
+def test_a_dealer_that_nobody_comes_to() -> None:
+    says = refused("dealer", "--rendezvous", "127.0.0.1:0", "--wait", "0.2")
+    assert "a party did not come to 127.0.0.1" in says
+
+
+def test_a_provider_that_there_is_not() -> None:
+    assert "--provider 'oracle' is unknown" in refused("run", "tiny", *ONCE, "--provider", "oracle")
+
+
 def test_a_folder_that_cannot_be_written(place: Path) -> None:
     (place / "file").write_text("")
     for results in ("file", "file/results", "/proc/results"):

@@ -27,7 +27,7 @@ def test_polynomial_layers_compute_what_the_checkpoint_computes(degree):
     lowered = lower(model)
     assert_equal_logits(model, lowered)
     glus = [node.op for node in lowered.graph.nodes if node.op.endswith("glu")]
-    assert glus == ["swiglu", "quadratic_glu" if degree == 2 else "polynomial_glu"]
+    assert glus == ["swiglu", "quadratic_glu" if degree == 2 else "nested_glu"]
 
 
 def test_nearly_straight_quadratics_keep_explicit_coefficients():

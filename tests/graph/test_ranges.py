@@ -36,8 +36,19 @@ def test_ranges_are_the_extremes_over_all_texts():
         elif node.op == "softmax":
             visible = [x[0][..., causal_mask(x[0].shape[-1], node.attrs["groups"])] for x in seen]
             assert node.attrs["range"]["scores"] == extremes(visible)
+            mask = [causal_mask(x[0].shape[-1], node.attrs["groups"]) for x in seen]
+            high = [x[0].masked_fill(~m, -1e9).amax(-1) for x, m in zip(seen, mask, strict=True)]
+            low = [x[0].masked_fill(~m, 1e9).amin(-1) for x, m in zip(seen, mask, strict=True)]
+            spread = [h - lo for h, lo in zip(high, low, strict=True)]
+            assert node.attrs["range"]["spread"] == extremes(spread)
         elif node.op == "swiglu":
-            assert node.attrs["range"]["gate"] == extremes([x[0].abs() for x in seen])
+            assert node.attrs["range"]["gate_first"] == extremes([x[0][:, :1].abs() for x in seen])
+            assert node.attrs["range"]["gate"] == extremes([x[0][:, 1:].abs() for x in seen])
+        elif node.op == "matmul":
+            for index, name in enumerate(("left", "right")):
+                assert node.attrs["range"][name] == extremes([x[index].abs() for x in seen])
+        elif node.op == "linear":
+            assert node.attrs["range"]["input_first"] == extremes([x[0][:, :1].abs() for x in seen])
         else:
             assert "range" not in node.attrs
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -51,6 +52,40 @@ def private(exported: Exported) -> Outcome:
     return run_here(_local(exported.private))
 
 
+def test_dealer_gives_the_same_logits_and_its_traffic_is_offline(exported: Exported, client: Outcome) -> None:
+    """Warm-up asks in line, the repetitions are dealt ahead: same traffic, none of it online."""
+    dealt = run_here(_local(exported.client, repetitions=2, warmups=1, provider="dealer"))
+    assert (dealt.logits - exported.logits()).abs().max() < 0.05
+    ledger, without = merge_ledgers(dealt.results), merge_ledgers(client.results)
+    assert (ledger.online.bytes, ledger.online.rounds) == (without.online.bytes, without.online.rounds)
+    assert ledger.offline.bytes_sent[0] == 0 < ledger.offline.bytes_sent[1]
+    assert without.offline.bytes == 0
+    words = sum(sum(entry.tuples.values()) for entry in ledger.offline.entries)
+    assert ledger.offline.bytes == 8 * words  # one correction a tuple, for CrypTen's kinds
+    latency = merge_latency(dealt.results)
+    assert all(seconds > 0 for seconds in latency.dealer_seconds)
+    assert merge_latency(client.results).dealer_seconds == [0.0] * REPETITIONS
+
+
+def test_dealer_that_is_missing_is_named(exported: Exported) -> None:
+    """A party by hand without --dealer says what to do; so does one whose dealer never listens."""
+    with listen("127.0.0.1", 0) as server:
+        free = server.getsockname()[1]
+    for options, expected in (
+        ([], "start `mpcbench dealer`"),
+        (["--dealer", f"127.0.0.1:{free}"], f"the dealer is not at 127.0.0.1:{free}"),
+    ):
+        command = ["mpcbench", "party", "--rank", "0", "--shares", str(exported.client / "party0"),
+                   "--rendezvous", "127.0.0.1:0", "--provider", "dealer", "--wait", "1"]  # fmt: skip
+        party = start(*command, *options)
+        port = int(re.search(r":(\d+) for", party.stderr.readline())[1])
+        with socket.create_connection(("127.0.0.1", port)):
+            assert party.wait(timeout=30) in (UserError.exit_code, PeerError.exit_code)
+        assert expected in party.stderr.read()
+        party.stdout.close()
+        party.stderr.close()
+
+
 def test_client_gets_the_models_logits(exported: Exported, client: Outcome) -> None:
     expected = exported.logits()
     assert (client.logits - expected).abs().max() < 0.05
@@ -83,7 +118,7 @@ def test_ledger_agrees_with_the_wire(client: Outcome) -> None:
 
 def test_phases_are_apart(client: Outcome) -> None:
     ledger = merge_ledgers(client.results)
-    assert (ledger.setup.bytes_sent, ledger.setup.rounds) == ((16, 16), 1)
+    assert (ledger.setup.bytes_sent, ledger.setup.rounds) == ((32, 32), 1)
     assert (ledger.offline.bytes, ledger.offline.rounds) == (0, 0)
     assert sum(sum(entry.tuples.values()) for entry in ledger.offline.entries) > 1000
     # Only the client learns the logits: 64 shares of 8 bytes, and none back.

@@ -74,6 +74,13 @@ def test_traffic_that_varies_between_repetitions_is_a_defect(changes: dict) -> N
         average([_lines(), _lines(), _lines(**changes)])
 
 
+def test_openings_that_were_made_again_may_vary_and_the_most_are_kept() -> None:
+    again = [_line(operator="repetition", rounds=rounds, bytes_sent=8 * rounds) for rounds in (1, 3, 2)]
+    merged = average([_lines(), [*_lines(), again[0]], [*_lines(), again[1]], [*_lines(), again[2]]])
+    assert [line.rounds for line in merged if line.operator == "repetition"] == [3]
+    assert len(merged) == len(_lines()) + 1
+
+
 @pytest.mark.parametrize("missing", [0, 1, 2])
 def test_scope_that_only_one_repetition_has_is_a_defect(missing: int) -> None:
     fewer = [line for index, line in enumerate(_lines()) if index != missing]

@@ -20,6 +20,15 @@ def test_a_secure_provider_has_no_footnote() -> None:
     assert not any("†" in note for note in notes(records))
 
 
+def test_protocols_are_told_apart_by_name() -> None:
+    records = [make_record(0), make_record(8), make_record(0), make_record(8)]
+    for record in records[2:]:
+        record.protocol.name = "frontier"
+    assert labels(records) == ["crypten 0", "crypten 8", "frontier 0", "frontier 8"]
+    assert "protocols crypten, frontier" in setting(records)
+    assert "0/8 of" in setting(records)
+
+
 def test_equal_numbers_of_layers_are_told_apart() -> None:
     records = [make_record(0), make_record(8, degree=2), make_record(8, degree=3)]
     assert labels(records) == ["0", "8 (degree 2)", "8 (degree 3)"]

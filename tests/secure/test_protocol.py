@@ -82,7 +82,10 @@ WRONG = {
         ["crypten.softmax", "exp_iterations", "integer"],
     ),
     "parameter's name": (_set("operators", "softmax", 3, to=4), ["softmax", "names that are words"]),
-    "provider": (_set("provider", to="oracle"), ["provider 'oracle' is unknown", "choose first-party"]),
+    "provider": (
+        _set("provider", to="oracle"),
+        ["provider 'oracle' is unknown", "choose dealer, first-party"],
+    ),
     "missing operators": (
         lambda body: [_drop("operators", op)(body) for op in ("rope", "linear")],
         ["names no implementation of linear, rope"],

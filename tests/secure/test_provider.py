@@ -10,7 +10,8 @@ import torch
 
 from mpcbench.secure.communicator import LinkCommunicator
 from mpcbench.secure.guard import UnexpectedOpening
-from mpcbench.secure.provider import FirstPartyProvider, product_size
+from mpcbench.secure.provider import FirstPartyProvider
+from mpcbench.secure.randomness.stock import product_size
 from tests.secure.two import REQUESTS, ROWS
 
 Both = tuple[dict, dict]

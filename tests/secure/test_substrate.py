@@ -25,12 +25,12 @@ def test_pseudorandom_zeros_sum_to_zero_and_are_none_alone(both: Both) -> None:
     assert len(np.unique(first)) == first.size
 
 
-def test_seeds_are_sixteen_bytes_and_one_round_of_setup(both: Both) -> None:
+def test_seeds_are_thirty_two_bytes_and_one_round_of_setup(both: Both) -> None:
     for party in both:
         (line,) = party["seeds"]["ledger"]
         assert (line["phase"], line["operator"]) == ("setup", "seeds")
-        assert (line["bytes_sent"], line["rounds"]) == (16, 1)
-        assert party["seeds"]["wire"] == 16
+        assert (line["bytes_sent"], line["rounds"]) == (32, 1)
+        assert party["seeds"]["wire"] == 32
 
 
 def test_install_puts_ours_behind_cryptens_interfaces() -> None:

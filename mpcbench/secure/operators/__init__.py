@@ -11,11 +11,22 @@ from mpcbench.secure.operators import (
     crypten_linear,
     crypten_rms_norm,
     crypten_softmax,
+    frontier_glu,
+    frontier_local,
+    frontier_matmul,
+    frontier_nested_glu,
+    frontier_rms_norm,
+    frontier_softmax,
     local,
+    masked_linear,
+    published,
 )
 from mpcbench.secure.operators.base import Operator, Params, Sample
 
-_MODULES = (local, crypten_linear, crypten_glu, crypten_softmax, crypten_rms_norm)
+_MODULES = (
+    local, crypten_linear, crypten_glu, crypten_softmax, crypten_rms_norm, masked_linear, frontier_local,
+    frontier_matmul, frontier_rms_norm, frontier_softmax, frontier_glu, frontier_nested_glu, published,
+)  # fmt: skip
 
 REGISTRY: dict[str, type[Operator]] = {
     operator.name: operator for module in _MODULES for operator in module.OPERATORS

@@ -15,7 +15,9 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from mpcbench.cost.declared import Cost
+from mpcbench.graph.interpreter import FUNCTIONS
 from mpcbench.graph.secure_graph import Node
+from mpcbench.secure.substrate import crypten
 
 Shape = tuple[int, ...]
 
@@ -47,6 +49,8 @@ class Operator(ABC):
     domain: ClassVar[str]
     error: ClassVar[float]
     Params: ClassVar[type[Params]] = Params
+    groups_linears: ClassVar[bool] = False
+    """Whether linear layers that read the same value share its opening (:mod:`mpcbench.graph.grouping`)."""
 
     def __init__(self, params: Params):
         self.params = params
@@ -56,6 +60,13 @@ class Operator(ABC):
     def sample(cls) -> Sample:
         """What the shared test runs: shapes as in a real layer, values across the domain."""
 
+    @classmethod
+    def reference(
+        cls, node: Node, inputs: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """What it computes, in floating point: the graph operator's function, unless it is one of its own."""
+        return FUNCTIONS[node.op](node, inputs, weights)
+
     @abstractmethod
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         """Online cost at one party, from shapes alone."""
@@ -64,9 +75,12 @@ class Operator(ABC):
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         """The operator on shares. Secret values are CrypTen tensors, public ones torch tensors."""
 
-    def prepare(self, share: torch.Tensor) -> torch.Tensor:
-        """A chance to lay a stored weight out once, before the first inference."""
-        return share
+    def load(self, node: Node, name: str, share: torch.Tensor, bits: int) -> Any:
+        """This party's share of a weight as ``run`` gets it; a chance for work that is done once a model.
+
+        What is sent here belongs to the setup phase.
+        """
+        return crypten.mpc.MPCTensor.from_shares(share, precision=bits)
 
     def settings(self, node: Node) -> Mapping[str, Any]:
         """Dotted keys of CrypTen's configuration that hold while this operator runs ``node``."""

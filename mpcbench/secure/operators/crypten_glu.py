@@ -120,4 +120,34 @@ class PolynomialGLU(Operator):
         return (terms.sum(0) + coefficients[0]) * up
 
 
-OPERATORS = (SwiGLU, QuadraticGLU, PolynomialGLU)
+class NestedGLU(Operator):
+    """Cubics and quartics whose coefficients fold (graph/nested.py): squarings and products one by one."""
+
+    name, op = "crypten.nested_glu", "nested_glu"
+    source = "folding: mpcbench/graph/nested.py; beaver.py: square, mul"
+    domain = "(g² + e)² < 2^15, product < 2^15"
+    error = 5e-2
+
+    @classmethod
+    def sample(cls) -> Sample:
+        gate, up = _gate_and_up()
+        weights = [torch.linspace(low, high, 48) for low, high in ((-3, 1), (-1, 1), (-2, 2))]
+        return Sample(
+            Node("y", cls.op, weights=("e", "m", "n"), attrs={"degree": 4}), [gate / 3, up], weights
+        )
+
+    def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
+        n = math.prod(inputs[0])
+        if node.attrs["degree"] == 3:
+            return price.square(n) + price.mul(n) + price.mul(n)
+        return price.square(n) + price.square(n) + price.mul(n, weights[1][0]) + price.mul(n)
+
+    def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
+        gate, up = inputs
+        square = gate.square() + weights[0]
+        if node.attrs["degree"] == 3:
+            return (square * gate + weights[1]) * up
+        return (square.square() + gate * weights[1] + weights[2]) * up
+
+
+OPERATORS = (SwiGLU, QuadraticGLU, PolynomialGLU, NestedGLU)

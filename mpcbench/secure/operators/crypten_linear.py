@@ -39,9 +39,9 @@ class Linear(Operator):
         y = inputs[0].matmul(weights[0])
         return y + weights[1] if len(weights) > 1 else y
 
-    def prepare(self, share: torch.Tensor) -> torch.Tensor:
+    def load(self, node: Node, name: str, share: torch.Tensor, bits: int) -> Any:
         """(O, I) as stored -> (I, O) as multiplied, contiguous, so that no inference transposes it."""
-        return share.t().contiguous() if share.dim() == 2 else share
+        return super().load(node, name, share.t().contiguous() if share.dim() == 2 else share, bits)
 
 
 class Matmul(Operator):

@@ -1,0 +1,91 @@
+"""The provider of a party that has a dealer: seeds expanded here, corrections fetched from the dealer.
+
+The first inference asks as it goes and writes down what it asked for. Later ones are the same, so their
+corrections are fetched before they start: the offline phase then really is over when the online phase
+begins. What an inference needs beyond its plan, it asks for in line.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import torch
+
+from mpcbench.secure.communicator import LinkCommunicator
+from mpcbench.secure.provider import Provider
+from mpcbench.secure.randomness.dealing import as_request, shares
+from mpcbench.secure.randomness.recipe import Recipe
+from mpcbench.secure.randomness.server import ask, enrol
+from mpcbench.secure.transport import Link
+
+
+class DealerProvider(Provider):
+    """Shares of what a dealer makes, see :mod:`mpcbench.secure.randomness.server`."""
+
+    NAME = "dealer"
+    SECURE = True
+
+    def __init__(self, communicator: LinkCommunicator, link: Link):
+        super().__init__(communicator)
+        self.link = link
+        self.session, self._seed = enrol(link, communicator.get_rank())
+        self._plan: list[Recipe] = []
+        self._asked: list[Recipe] = []
+        self._inferring = False
+        self._last = -1
+        self._ahead: deque[tuple[int, Recipe, torch.Tensor | None]] = deque()
+        self._dealer_seconds = 0.0
+
+    def prepare(self) -> None:
+        """Fetch what the next inference will ask for, if one has asked before.
+
+        To be called before every inference, also before the first, after set-up.
+        """
+        self._plan = self._asked if self._inferring else []
+        self._asked, self._inferring = [], True
+        numbered = [(self._number(), recipe) for recipe in self._plan]
+        self._ahead = deque(self._fetch(numbered))
+
+    def close(self) -> None:
+        """Tell the dealer that nothing more is needed."""
+        if self.communicator.get_rank() == 1:
+            self.link.tell({"done": True})
+
+    def dealer_seconds(self) -> float:
+        seconds, self._dealer_seconds = self._dealer_seconds, 0.0
+        return seconds
+
+    def _shares(self, recipe: Recipe, again: bool) -> list[torch.Tensor]:
+        if again or not self._ahead:
+            number, _, received = self._fetch([(self._number(), recipe)])[0]
+        else:
+            number, planned, received = self._ahead.popleft()
+            if planned != recipe:
+                raise RuntimeError(
+                    f"an inference asks for {recipe!r} where an earlier one asked for {planned!r}"
+                )
+        if not again:
+            self._asked.append(recipe)
+        self._last = number
+        if received is not None:
+            self.communicator.ledger.sent(received.numel() * 8, 0, 0.0)
+        return shares(self.communicator.get_rank(), self._seed, number, recipe, received)
+
+    @property
+    def last(self) -> int:
+        return self._last
+
+    def _number(self) -> int:
+        number, self.requests = self.requests, self.requests + 1
+        return number
+
+    def _fetch(self, numbered: list[tuple[int, Recipe]]) -> list[tuple[int, Recipe, torch.Tensor | None]]:
+        """The corrections of several requests; party 0 has all it needs in its seed."""
+        if self.communicator.get_rank() == 0:
+            return [(number, recipe, None) for number, recipe in numbered]
+        if not numbered:
+            return []
+        requests = [as_request(number, recipe) for number, recipe in numbered]
+        received, _, seconds = ask(self.link, requests, [recipe.value_words() for _, recipe in numbered])
+        self._dealer_seconds += seconds
+        return [(n, recipe, words) for (n, recipe), words in zip(numbered, received, strict=True)]

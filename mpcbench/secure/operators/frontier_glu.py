@@ -1,0 +1,194 @@
+"""Gated linear units in one round: the quadratic, and SwiGLU at the same online cost."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from mpcbench.cost.declared import RING_BYTES, Cost
+from mpcbench.graph.secure_graph import Node
+from mpcbench.secure.evaluate import multipliers
+from mpcbench.secure.opening import EXACT, Cut, Wrapped, may_have_wrapped, open_under, opened, repeated
+from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
+from mpcbench.secure.operators.masked_linear import MaskedWeight, mask_weight
+from mpcbench.secure.operators.ranges import cut, largest
+from mpcbench.secure.randomness.activations import QuadraticGLU as QuadraticRecipe
+from mpcbench.secure.randomness.activations import SwiGLU as SwiGLURecipe
+from mpcbench.secure.ring import bits_of, plus, rescaled, wrap
+from mpcbench.secure.series import Series, fit, period_bits
+from mpcbench.secure.substrate import provider
+from mpcbench.secure.trig import chunks
+
+
+def gate_and_up() -> list[torch.Tensor]:
+    """What the samples of gated linear units start from."""
+    generator = torch.Generator().manual_seed(3)
+    gate = torch.linspace(-8, 8, 4 * 48).reshape(1, 4, 48)
+    return [gate, torch.randn(1, 4, 48, generator=generator)]
+
+
+ROOM = 1.15
+"""Period over range of the even part: it has no ends to join, so that little room is enough."""
+RANGES = {"gate": [0.0, 8.0], "up": [0.0, 4.0], "product": [0.0, 32.0]}
+
+
+class OneRound(Operator):
+    """Gate and up are opened together, cut to ``input_bits``; the result keeps all its bits."""
+
+    class Params(Params):
+        """``input_bits``: fraction bits to which gate and up are cut; ``margin``: factor by which their
+        calibrated magnitudes may be left; ``truncation``: ``checked`` cannot fail, ``local`` can."""
+
+        input_bits: int = Field(default=12, ge=6, le=16)
+        margin: float = Field(default=1.25, ge=1.0)
+        truncation: str = Field(default="checked", pattern="^(checked|local)$")
+
+    def _cuts(self, node: Node, inputs: Sequence[Any]) -> list[Cut]:
+        p = self.params
+        return [
+            cut(node, name, value, p.input_bits, p.margin, p.truncation == "checked")
+            for name, value in zip(("gate", "up"), inputs, strict=True)
+        ]
+
+
+class QuadraticGLU(OneRound):
+    """(g² + d) u with the coefficients folded into the weights; d is opened once, at setup, under a mask.
+
+    With g = x + A, u = y + B and d = e + D, where x, y, e are open, the value is
+    x² y + x² B + 2xy A + 2x AB + y A² + A² B + e y + e B + y D + D B, linear in what the dealer shares.
+    """
+
+    name, op = "frontier.quadratic_glu", "quadratic_glu"
+    source = "folding: mpcbench/graph/fold.py; openings of x - r for powers: HoneyBadgerMPC (CCS 2019)"
+    domain = "|g|, |u| within calibration times margin; the value below 2^(62 - 3 input_bits)"
+    error = 2e-2
+
+    @classmethod
+    def sample(cls) -> Sample:
+        node = Node("y", cls.op, weights=("d",), attrs={"range": RANGES})
+        return Sample(node, gate_and_up(), [torch.linspace(-2, 2, 48)])
+
+    def load(self, node: Node, name: str, share: torch.Tensor, bits: int) -> MaskedWeight:
+        return mask_weight(node, share, bits)
+
+    def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
+        n = math.prod(inputs[0])
+        return Cost(RING_BYTES * 2 * n, 1, Counter(quadratic_glu=5 * n), RING_BYTES * 5 * n)
+
+    def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
+        offset: MaskedWeight = weights[0]
+        cuts = self._cuts(node, inputs)
+        gate_bits, up_bits = (bits_of(v) - how.shift for v, how in zip(inputs, cuts, strict=True))
+        lift = 2 * gate_bits - offset.bits
+        if lift < 0:
+            raise ValueError(f"{self.name} needs inputs of at least {offset.bits // 2} fraction bits")
+        shares = [value.share.reshape(-1, value.size(-1)) for value in inputs]
+        recipe = QuadraticRecipe(
+            size=tuple(shares[0].shape),
+            shifts=tuple(how.shift for how in cuts),
+            offset=offset.number,
+            lift=lift,
+        )
+        (x, y), (_, _, a, b, square, both, last) = opened(recipe, shares, cuts)
+        e = offset.difference << lift
+        d_mask = (offset.share << lift) - plus(torch.zeros_like(e), e)  # this party's share of D
+        value = y * (2 * x * a + square + d_mask) + (x * x + e) * b + 2 * x * both + last
+        value = plus(value, (x * x + e) * y)
+        return wrap(value.reshape(inputs[0].size()), 2 * gate_bits + up_bits)
+
+
+class SwiGLU(OneRound):
+    """silu(g) u with silu(g) = g/2 + E(g), E even and a cosine series on the calibrated range.
+
+    g is opened whole, which serves the series, and cut, which serves g/2. With u = y + B, where y is open,
+    E(g) u = y E(g) + B E(g), and the dealer shares B cos kr and B sin kr beside cos kr and sin kr.
+    """
+
+    name, op = "frontier.swiglu", "swiglu"
+    source = "SwiGLU (Shazeer, 2020); series: secure/evaluate.py"
+    domain = "|g| within calibration times margin; the value below 2^(62 - input_bits - 26)"
+    error = 5e-3
+
+    class Params(OneRound.Params):
+        """Besides: ``tolerance``: error of silu; ``trig_bits`` and ``public_bits``: fraction bits of the
+        dealer's cosines and of what multiplies them."""
+
+        tolerance: float = Field(default=6e-4, gt=0)
+        trig_bits: int = Field(default=13, ge=8, le=20)
+        public_bits: int = Field(default=13, ge=8, le=20)
+
+    @classmethod
+    def sample(cls) -> Sample:
+        return Sample(Node("y", cls.op, attrs={"range": RANGES}), gate_and_up())
+
+    def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
+        n = math.prod(inputs[0])
+        tuples = n * (3 + 4 * self._series(node).harmonics)
+        return Cost(RING_BYTES * 2 * n, 1, Counter(swiglu=tuples), RING_BYTES * tuples)
+
+    def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
+        p, series, cuts = self.params, self._series(node), self._cuts(node, inputs)
+        gate_bits, up_bits = (bits_of(v) - how.shift for v, how in zip(inputs, cuts, strict=True))
+        shares = [value.share.reshape(-1) for value in inputs]
+        recipe = SwiGLURecipe(
+            size=tuple(shares[0].shape), shifts=tuple(how.shift for how in cuts),
+            harmonics=series.harmonics, log_period=series.log_period + bits_of(inputs[0]),
+            trig_bits=p.trig_bits,
+        )  # fmt: skip
+        # The series needs g whole: gate is opened exactly, and cut here. What rounding added is taken off.
+        whole = EXACT
+        (z, y), (_, _, a, b, both, *waves) = _opened_whole(recipe, shares, [whole, cuts[1]], cuts[0])
+        x = z >> cuts[0].shift
+        bits = p.trig_bits + p.public_bits
+        linear = plus(x * b + y * a + both, x * y)
+        even = _even_part(
+            z - (1 << cuts[0].shift) + 1, y, b, waves, recipe.log_period, series, p.public_bits, bits
+        )
+        value = even + rescaled(linear, gate_bits + 1, bits)
+        return wrap(value.reshape(inputs[0].size()), bits + up_bits)
+
+    def _series(self, node: Node) -> Series:
+        reach = max(4.0, largest(node, "gate") * self.params.margin)
+        # The cosines' rounding grows with the function: an error relative to its largest values will do.
+        tolerance = self.params.tolerance * max(1.0, reach / 8)
+        period = period_bits(-reach, reach, ROOM)
+        return fit("silu_even", -reach, reach, period, self.params.trig_bits, tolerance)
+
+
+def _opened_whole(recipe: SwiGLURecipe, shares: list, cuts: list[Cut], gate_cut: Cut) -> tuple:
+    """As :func:`~mpcbench.secure.opening.opened`, where gate is checked as for its cut but not cut."""
+
+    def step(again: bool) -> tuple:
+        tuples = provider().request(recipe, again)
+        gate = plus(shares[0], (1 << gate_cut.shift) - 1) if gate_cut.shift else shares[0]
+        public = open_under([gate, shares[1]], tuples, cuts)
+        if may_have_wrapped(public[0], gate_cut):
+            raise Wrapped
+        return public, tuples
+
+    return repeated(step)
+
+
+def _even_part(
+    z: torch.Tensor, y: torch.Tensor, b: torch.Tensor, waves: list[torch.Tensor], log_period: int,
+    series: Series, public_bits: int, bits: int,
+) -> torch.Tensor:  # fmt: skip
+    """Shares of E(g) u, with ``bits`` more fraction bits than y."""
+    cosines, sines, b_cosines, b_sines = waves
+    constant = round(series.constant * 2.0**bits)
+    result = plus(b * constant, y * constant)
+    for part in chunks(z.numel()):
+        alone, times_b = torch.zeros_like(z[part]), result[part]
+        for k, (to_cos, to_sin) in enumerate(multipliers(z[part], log_period, series, public_bits)):
+            alone.addcmul_(to_cos, cosines[k, part]).addcmul_(to_sin, sines[k, part])
+            times_b.addcmul_(to_cos, b_cosines[k, part]).addcmul_(to_sin, b_sines[k, part])
+        times_b.addcmul_(y[part], alone)
+    return result
+
+
+OPERATORS = (QuadraticGLU, SwiGLU)

@@ -1,0 +1,207 @@
+"""RMSNorm in three rounds with one opening of x, its inverse root a trigonometric series."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from mpcbench.cost.declared import RING_BYTES, Cost
+from mpcbench.errors import UserError
+from mpcbench.graph.secure_graph import Node
+from mpcbench.secure.evaluate import combined
+from mpcbench.secure.opening import Cut, open_under, repeated
+from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
+from mpcbench.secure.operators.ranges import span
+from mpcbench.secure.randomness.activations import Norm
+from mpcbench.secure.ring import bits_of, plus, rescaled, wrap
+from mpcbench.secure.series import Series, fit
+from mpcbench.secure.substrate import provider
+
+TRIG_BITS, PUBLIC_BITS = 22, 18
+SIGNIFICANT = 14
+"""Bits of x and of the inverse root that are kept below the leading one."""
+TOP = 0.8
+"""Largest argument of the series: the rest of the period is for it to come round."""
+ALIKE = 64.0
+"""Mean squares of the first position and of the rest are handled together up to this ratio."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How rows of one kind are computed: fraction bits of x, of the sum of squares as the series reads it,
+    of the root as the series gives it and as it is cut, and the series."""
+
+    x_bits: int
+    square_bits: int
+    made_bits: int
+    root_bits: int
+    series: Series
+
+
+@lru_cache(maxsize=1024)
+def plan(low: float, high: float, width: int, tolerance: float) -> Plan:
+    """For mean squares from ``low`` to ``high`` of rows of ``width``.
+
+    The sum of squares S is read as S / 2^e, which lies below 0.8; the series has period one and gives
+    sqrt(width / S) from it.
+    """
+    exponent = math.ceil(math.log2(high * width / TOP))
+    # Steps of half a power of two, so that many norms share a series.
+    lowest = 2.0 ** (math.floor(2 * math.log2(low * width / 2.0**exponent)) / 2)
+    series = fit("rsqrt", lowest, TOP, 0, TRIG_BITS, tolerance)
+    # Powers of two of the gain are a matter of fraction bits, so that small roots lose no accuracy.
+    gain, lost = math.frexp(math.sqrt(width / 2.0**exponent))
+    scaled = replace(
+        series,
+        constant=series.constant * gain,
+        cosines=tuple(gain * c for c in series.cosines),
+        sines=tuple(gain * c for c in series.sines),
+    )
+    x_bits = max(4, SIGNIFICANT - math.floor(math.log2(math.sqrt(low))))
+    root_bits = max(6, SIGNIFICANT + math.ceil(math.log2(math.sqrt(high))))
+    made_bits = TRIG_BITS + PUBLIC_BITS - lost
+    return Plan(x_bits, 2 * x_bits + exponent, made_bits, root_bits, scaled)
+
+
+class RMSNorm(Operator):
+    """x / sqrt(mean(x²) + eps): open x; open its sum of squares; open the inverse root.
+
+    All three are opened under masks of one tuple: the squares and the final product need no opening of
+    their own, because what multiplies the opened x is known to the dealer. The product keeps its bits.
+    """
+
+    name, op = "frontier.rms_norm", "rms_norm"
+    source = "RMSNorm (Zhang & Sennrich, NeurIPS 2019); series: secure/evaluate.py; cut: secure/opening.py"
+    domain = "mean squares within calibration, widened by margin on both sides"
+    error = 2e-3
+
+    class Params(Params):
+        """``margin``: factor by which calibrated mean squares are widened; ``tolerance``: relative error
+        of the inverse root; ``truncation``: ``checked`` cannot fail, ``local`` can."""
+
+        margin: float = Field(default=1.5, ge=1.0)
+        tolerance: float = Field(default=1e-4, gt=0)
+        truncation: str = Field(default="checked", pattern="^(checked|local)$")
+
+    @classmethod
+    def sample(cls) -> Sample:
+        x = torch.randn(1, 6, 64, generator=torch.Generator().manual_seed(6))
+        x = x * torch.tensor([900.0, 0.3, 1, 2, 4, 0.5])[:, None]
+        squares = x.pow(2).mean(-1).flatten()
+        ranges = {
+            "first": [float(squares[0])] * 2,
+            "rest": [float(squares[1:].min()), float(squares[1:].max())],
+        }
+        return Sample(Node("y", cls.op, attrs={"eps": 1e-6, "range": ranges}), [x])
+
+    def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
+        *_, rows, width = inputs[0]
+        tuples, dealt = 0, 0
+        for part, kind in self._kinds(node, rows, width):
+            n, k = part.stop - part.start, kind.series.harmonics
+            tuples += 2 * n * (width + k + 1)
+            dealt += 2 * n * (width + k + 1)
+        sent = rows * (width + 2)
+        return Cost(RING_BYTES * sent, 3, Counter(norm=tuples), RING_BYTES * dealt)
+
+    def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
+        if weights:
+            raise UserError(f"{node.module} keeps its gain, which {self.name} does not multiply.")
+        x = inputs[0]
+        share, bits = x.share.reshape(-1, x.size(-1)), bits_of(x)
+        kinds = self._kinds(node, *share.shape)
+        parts = repeated(lambda again: self._normalised(node, share, bits, kinds, again))
+        wanted = max(kind.x_bits + kind.root_bits for _, kind in kinds)
+        whole = torch.cat([
+            rescaled(part, kind.x_bits + kind.root_bits, wanted)
+            for part, (_, kind) in zip(parts, kinds, strict=True)
+        ])  # fmt: skip
+        return wrap(whole.reshape(x.size()), wanted)
+
+    def _normalised(
+        self, node: Node, share: torch.Tensor, bits: int, kinds: list[tuple[slice, Plan]], again: bool
+    ) -> list[torch.Tensor]:
+        """Rows of every kind at once, so that they share their rounds."""
+        checked = self.params.truncation == "checked"
+        tuples, values, cuts, root_cuts = [], [], [], []
+        for part, kind in kinds:
+            lift = max(0, kind.x_bits - bits)
+            cut = Cut(
+                bits + lift - kind.x_bits, self._bound(node, part, share.shape[1], bits + lift), checked
+            )
+            highest = 2.0**kind.made_bits / math.sqrt(self._lowest(node, part))
+            root_cut = Cut(kind.made_bits - kind.root_bits, 2 * highest, checked)
+            values.append(share[part] << lift)
+            cuts.append(cut)
+            root_cuts.append(root_cut)
+            recipe = Norm(
+                size=(part.stop - part.start, share.shape[1]), shifts=(cut.shift, root_cut.shift),
+                harmonics=kind.series.harmonics, log_period=kind.series.log_period + kind.square_bits,
+                trig_bits=TRIG_BITS,
+            )  # fmt: skip
+            tuples.append((recipe, provider().request(recipe, again)))
+        return _steps(values, cuts, root_cuts, tuples, [kind for _, kind in kinds], node.attrs["eps"])
+
+    def _kinds(self, node: Node, rows: int, width: int) -> list[tuple[slice, Plan]]:
+        """The first position apart, where an attention sink makes it far larger than the rest."""
+        first, rest = self._range(node, slice(0, 1)), self._range(node, slice(1, rows))
+        tolerance = self.params.tolerance
+        low, high = min(first[0], rest[0]), max(first[1], rest[1])
+        if rows == 1 or high / low <= max(ALIKE, rest[1] / rest[0]):
+            return [(slice(0, rows), plan(low, high, width, tolerance))]
+        return [
+            (slice(0, 1), plan(*first, width, tolerance)),
+            (slice(1, rows), plan(*rest, width, tolerance)),
+        ]
+
+    def _range(self, node: Node, part: slice) -> tuple[float, float]:
+        low, high = span(node, "first" if part.start == 0 else "rest")
+        return low / self.params.margin + node.attrs["eps"], high * self.params.margin + node.attrs["eps"]
+
+    def _lowest(self, node: Node, part: slice) -> float:
+        return min(self._range(node, slice(start, part.stop))[0] for start in _both(part))
+
+    def _bound(self, node: Node, part: slice, width: int, bits: int) -> float:
+        """No element of a row is larger than the root of the row's sum of squares."""
+        high = max(self._range(node, slice(start, part.stop))[1] for start in _both(part))
+        return math.sqrt(high * width) * 2.0**bits
+
+
+def _both(part: slice) -> set[int]:
+    """A row of every kind that is in ``part``."""
+    return {part.start, min(part.start + 1, part.stop - 1)}
+
+
+def _steps(
+    values: list[torch.Tensor], cuts: list[Cut], root_cuts: list[Cut],
+    tuples: list[tuple[Norm, list[torch.Tensor]]], kinds: list[Plan], eps: float,
+) -> list[torch.Tensor]:  # fmt: skip
+    """The three openings."""
+    public = open_under(values, [shares[0] for _, shares in tuples], cuts)
+    squares = []
+    for x, kind, (recipe, shares) in zip(public, kinds, tuples, strict=True):
+        a, sums = shares[3], shares[4]
+        total = 2 * (x * a).sum(1) + sums
+        squares.append(plus(total, (x * x).sum(1) + round(eps * recipe.size[1] * 4.0**kind.x_bits)))
+    opened = open_under(squares, [shares[1] for _, shares in tuples])
+    roots = [
+        combined(d, shares[5], shares[6], recipe.log_period, kind.series, TRIG_BITS, PUBLIC_BITS)
+        for d, kind, (recipe, shares) in zip(opened, kinds, tuples, strict=True)
+    ]
+    opened = open_under(roots, [shares[2] for _, shares in tuples], root_cuts)
+    results = []
+    for x, root, (_, shares) in zip(public, opened, tuples, strict=True):
+        a, t, product = shares[3], shares[7][:, None], shares[8]
+        root = root[:, None]
+        results.append(plus(x * t + root * a + product, x * root))
+    return results
+
+
+OPERATORS = (RMSNorm,)

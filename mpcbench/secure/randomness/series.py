@@ -1,0 +1,46 @@
+"""Randomness of trigonometric series: shares of cos and sin of all harmonics of a mask."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+
+from mpcbench.secure.randomness.recipe import Kept, Recipe, Size
+from mpcbench.secure.trig import chunks, harmonics, rounded
+
+Harmonics = Annotated[int, Field(ge=1, le=1024)]
+LogPeriod = Annotated[int, Field(ge=3, le=60)]
+TrigBits = Annotated[int, Field(ge=4, le=30)]
+
+
+class Trig(Recipe):
+    """r and, for k = 1 to K, cos and sin of 2 pi k r / 2^log_period with ``trig_bits`` fraction bits.
+
+    r is uniform in the whole ring and the period a power of two, so that x - r says nothing of x.
+    """
+
+    kind: ClassVar[str] = "trig"
+    size: tuple[int]
+    harmonics: Harmonics
+    log_period: LogPeriod
+    trig_bits: TrigBits
+
+    def masks(self) -> list[Size]:
+        return [self.size]
+
+    def values(self) -> list[Size]:
+        return [(self.harmonics, *self.size)] * 2
+
+    def count(self) -> int:
+        return 2 * self.harmonics * self.size[0]
+
+    def derive(self, masks: list[torch.Tensor], kept: Kept) -> list[torch.Tensor]:
+        cosines, sines = (torch.empty(size, dtype=torch.int64) for size in self.values())
+        for part in chunks(self.size[0]):
+            waves = harmonics(masks[0][part], self.log_period, self.harmonics)
+            for k, (cosine, sine) in enumerate(waves):
+                cosines[k, part] = rounded(cosine, 2.0**self.trig_bits)
+                sines[k, part] = rounded(sine, 2.0**self.trig_bits)
+        return [cosines, sines]

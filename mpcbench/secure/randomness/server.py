@@ -1,0 +1,103 @@
+"""The dealer: a process of its own that makes correlated randomness for two parties and sees no data.
+
+Each party gets a seed from it when the session starts. From then on party 1 asks, by public shapes alone,
+and gets the corrections; party 0 expands everything from its seed and never needs to be sent anything.
+The dealer must collude with neither party: it knows all masks, and sees nothing that is masked.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+
+import torch
+
+import mpcbench
+from mpcbench.errors import PeerError
+from mpcbench.secure.randomness.dealing import correction, from_request
+from mpcbench.secure.randomness.prg import SEED_BYTES, fresh_seed
+from mpcbench.secure.randomness.recipe import Kept
+from mpcbench.secure.transport import Link
+
+
+def welcome(links: list[Link]) -> tuple[Link, tuple[bytes, bytes]]:
+    """Give each of the two parties that have connected its seed and the session's name.
+
+    Returns party 1's link and both seeds. Raises PeerError when they are not one party 0 and one party 1
+    of this version.
+    """
+    session = secrets.token_hex(16)
+    seeds = (fresh_seed(), fresh_seed())
+    ranks: dict[int, Link] = {}
+    for link in links:
+        hello = link.hear()
+        rank, version = hello.get("rank"), hello.get("version")
+        if version != mpcbench.__version__:
+            _refuse(links, f"the dealer runs mpcbench {mpcbench.__version__}: install the same everywhere.")
+        if rank not in (0, 1) or rank in ranks:
+            _refuse(links, "one party 0 and one party 1 must come to a dealer: give each its own --rank.")
+        ranks[rank] = link
+    for rank, link in ranks.items():
+        link.tell({"session": session})
+        link.exchange([memoryview(seeds[rank])], [])
+    return ranks[1], seeds
+
+
+def _refuse(links: list[Link], sentence: str) -> None:
+    for link in links:
+        link.fail(sentence)
+    raise PeerError(sentence)
+
+
+def serve(link: Link, seeds: tuple[bytes, bytes]) -> int:
+    """Answer party 1's requests until it says that it is done; returns the bytes of corrections sent.
+
+    Raises PeerError when the party goes away before, or asks for what no dealer can make.
+    """
+    link.patience = math.inf  # a party computes for as long as it likes between two requests
+    kept, sent = Kept(), 0
+    while True:
+        message = link.hear()
+        if message.get("done"):
+            return sent
+        started = time.process_time()
+        for item in message.get("requests", ()):
+            try:
+                number, recipe = from_request(item)
+                made = correction(seeds, number, recipe, kept)
+            except (ValueError, RuntimeError) as error:
+                sentence = f"the dealer cannot follow a request ({error})."
+                link.fail(sentence)
+                raise PeerError(sentence) from None
+            view = memoryview(made.numpy()).cast("B") if made.numel() else memoryview(b"")
+            link.exchange([view], [])
+            sent += view.nbytes
+        link.tell({"seconds": time.process_time() - started})
+
+
+def enrol(link: Link, rank: int) -> tuple[str, bytes]:
+    """A party's side of :func:`welcome`: the session's name and this party's seed."""
+    link.tell({"rank": rank, "version": mpcbench.__version__})
+    session = link.hear().get("session")
+    if not isinstance(session, str) or len(session) != 32:
+        raise PeerError(f"{link.peer} is no dealer of this version: start `mpcbench dealer` there.")
+    seed = bytearray(SEED_BYTES)
+    link.exchange([], [memoryview(seed)])
+    return session, bytes(seed)
+
+
+def ask(link: Link, requests: list, sizes: list[int]) -> tuple[list[torch.Tensor], float, float]:
+    """Send requests and collect their corrections, of ``sizes`` words.
+
+    Returns them with the seconds spent waiting and the processor seconds that the dealer needed.
+    """
+    link.tell({"requests": requests})
+    received, waited = [], 0.0
+    for size in sizes:
+        words = torch.empty(size, dtype=torch.int64)
+        view = memoryview(words.numpy()).cast("B") if size else memoryview(b"")
+        waited += link.exchange([], [view])
+        received.append(words)
+    seconds = link.hear().get("seconds")
+    return received, waited, float(seconds) if isinstance(seconds, (int, float)) else 0.0

@@ -1,0 +1,38 @@
+"""The benchmarks as a table: ``python -m tests.benchmarks.table results/benchmarks.json``, in Markdown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+HEAD = ("work", "protocol", "online MB", "less", "rounds", "online ms", "faster", "with dealer ms",
+        "faster", "dealt MB", "dealer ms", "error")  # fmt: skip
+
+
+def table(path: Path) -> str:
+    """A row for every layer and protocol; ratios are to ``crypten`` in the same file."""
+    found = json.loads(path.read_text(encoding="utf-8"))["benchmarks"]
+    rows = [item["extra_info"] for item in found if "work" in item.get("extra_info", {})]
+    stock = {row["work"]: row for row in rows if row["protocol"] == "crypten"}
+    lines = [f"| {' | '.join(HEAD)} |", "|:---|:---|" + "---:|" * (len(HEAD) - 2)]
+    lines += [f"| {' | '.join(_cells(row, stock.get(row['work'])))} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cells(row: dict, stock: dict | None) -> list[str]:
+    whole = row["online_seconds"] + row["offline_seconds"]
+    less = faster = in_all = "–"
+    if stock is not None:
+        less = f"{stock['online_bytes_both_parties'] / row['online_bytes_both_parties']:.1f}×"
+        faster = f"{stock['online_seconds'] / row['online_seconds']:.1f}×"
+        in_all = f"{(stock['online_seconds'] + stock['offline_seconds']) / whole:.1f}×"
+    return [
+        row["work"], row["protocol"], f"{row['online_bytes_both_parties'] / 1e6:.3f}", less,
+        str(row["rounds"]), f"{1e3 * row['online_seconds']:.1f}", faster, f"{1e3 * whole:.1f}", in_all,
+        f"{row['dealt_bytes'] / 1e6:.2f}", f"{1e3 * row['dealer_seconds']:.1f}", f"{row['error']:.1e}",
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(table(Path(sys.argv[1])))
