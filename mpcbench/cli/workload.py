@@ -33,6 +33,8 @@ _OPTIONS = (
                  help="Threads of each party [default: half the cores]."),
     click.option("--rendezvous", default="127.0.0.1:0", show_default=True,
                  help="HOST:PORT where the parties meet; port 0 is a free one."),
+    click.option("--check-ranges", is_flag=True,
+                 help="Run the graph in plaintext beside, and note the first value outside its range."),
     click.option("--calibration-data", metavar="FILE",
                  help="Text (a passage a line) or ARC's JSONL. Default: packaged text."),
     click.option("--task-data", type=click.Path(path_type=Path), metavar="FILE",
@@ -55,6 +57,7 @@ def workload_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def settings(
     checkpoint: Checkpoint, *, protocol: str, provider: str | None, prompt: str, tokens: int | None,
     embedding: str, repetitions: int, warmups: int, threads: int | None, rendezvous: str,
+    check_ranges: bool = False,
 ) -> Settings:  # fmt: skip
     """The measurement that these options describe; raises UserError for a prompt that is too short."""
     from mpcbench.errors import UserError
@@ -74,7 +77,9 @@ def settings(
             f"The prompt has {ids.shape[1]} tokens and the model takes 2 to {limit}: change --prompt."
         )
     threads = threads or max(1, (os.cpu_count() or 2) // 2)
-    return Settings(protocol, chosen, prompt, ids, embedding, repetitions, warmups, threads, rendezvous)
+    return Settings(
+        protocol, chosen, prompt, ids, embedding, repetitions, warmups, threads, rendezvous, check_ranges
+    )
 
 
 def several(checkpoint: Checkpoint, *, protocol: str, provider: str | None, **options: Any) -> list[Settings]:

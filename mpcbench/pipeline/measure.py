@@ -19,6 +19,7 @@ from mpcbench.checkpoints import Checkpoint
 from mpcbench.parties.launcher import LocalRun, run_here
 from mpcbench.parties.party import Outcome
 from mpcbench.parties.result import merge_latency, merge_ledgers, merge_openings
+from mpcbench.pipeline.check import range_note
 from mpcbench.progress import Progress, silent
 from mpcbench.records.environment import environment
 from mpcbench.records.schema import Agreement, LinkInfo, ModelInfo, ProtocolInfo, Record, Workload
@@ -50,6 +51,7 @@ class Settings:
     warmups: int
     threads: int
     rendezvous: str = "127.0.0.1:0"
+    check_ranges: bool = False
 
     def key(self, checkpoint_sha256: str, task: list) -> str:
         """What makes two runs the same measurement; a comparison skips runs whose key it finds."""
@@ -57,6 +59,7 @@ class Settings:
             mpcbench.__version__, checkpoint_sha256, self.protocol.sha256(), self.tokens.tolist(),
             self.embedding, self.repetitions, self.warmups, self.threads, task,
         ]  # fmt: skip
+        parts += ["ranges checked"] if self.check_ranges else []
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -92,8 +95,14 @@ def measure(
         agreement=_agreement(outcome, checkpoint, original, settings.tokens),
         fidelity=evaluation.fidelity if evaluation else None,
         environment=environment(),
-        notes=[MASKS, EMBEDDING_NOTE[settings.embedding]],
+        notes=[MASKS, EMBEDDING_NOTE[settings.embedding], *_ranges(shares, checkpoint, settings)],
     )
+
+
+def _ranges(shares: Path, checkpoint: Checkpoint, settings: Settings) -> list[str]:
+    if not settings.check_ranges:
+        return []
+    return [range_note(shares, checkpoint, settings.tokens, settings.protocol.operators)]
 
 
 def _workload(settings: Settings) -> Workload:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -32,6 +33,16 @@ def test_error_is_at_most_one_unit_and_zero_on_average() -> None:
     assert float(error.std()) == pytest.approx(0.41, abs=0.01)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other on busy cores would take minutes for a sum of seconds."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("elements", [10**8])
 def test_checked_never_fails_and_local_fails_at_its_rate(elements: int) -> None:
     """Values of 2^46 as integers: one in 2^18 wraps. In pieces, so that it takes little memory."""
