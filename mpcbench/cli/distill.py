@@ -75,6 +75,7 @@ def command(
     from mpcbench.cli.progress import progress_bars
     from mpcbench.distill.distill import Plan, distill, with_folder
     from mpcbench.distill.memory import memory_plan, refuse_too_little
+    from mpcbench.distill.sharding import leave_processes
 
     recipe = _recipe(name, fields, options)
     with progress_bars() as shown:
@@ -88,6 +89,7 @@ def command(
         plan = Plan(original, recipe, name, texts, out or Path(), taught)
         plan = plan if out else with_folder(plan)
         adapters = distill(plan, shown.step, shown.stage)
+    leave_processes()
     _report(plan, adapters, as_json)
 
 

@@ -29,6 +29,12 @@ def accelerator(recipe: Recipe) -> Any:
     return found
 
 
+def leave_processes() -> None:
+    """End the processes' connection, whose threads must not outlive the interpreter."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """All of a tensor of which this process may hold a part."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

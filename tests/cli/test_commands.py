@@ -134,7 +134,7 @@ def test_an_unknown_model(command: tuple[str, ...]) -> None:
         (("--layers", "many"), "give numbers with commas"),
         (("--layers", "0", "--degree", "7"), "choose 2, 3 or 4"),
         (("--layers", "1", "--placement", "middle"), "none of least-sensitive, first, last"),
-        (("--layers", "0", "--protocol", "nope"), "choose crypten, or name a YAML file"),
+        (("--layers", "0", "--protocol", "nope"), "choose crypten, crypten-reuse, "),
         (("--layers", "0", "--prompt", ""), "change --prompt"),
         (("--layers", "0", "--rendezvous", "here"), "HOST:PORT"),
         (("--layers", "0", "--task-data", "nothing.jsonl"), "nothing.jsonl"),

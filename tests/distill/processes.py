@@ -58,6 +58,7 @@ def main() -> None:
     if mode == "fsdp2":
         pretend_fsdp()
     distill(replace(plan(folder, **SETTINGS), texts=EQUAL), say=print)
+    torch.distributed.destroy_process_group()  # its threads must not outlive the interpreter
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def test_ranges_are_in_the_graph(original, tmp_path):
     export(original, tmp_path / "out", "client", 16, TEXTS)
     graph = read_shares(tmp_path / "out" / "party0").graph
     for node in graph.nodes:
-        assert ("range" in node.attrs) == (node.op in ("rms_norm", "softmax", "swiglu"))
+        assert ("range" in node.attrs) == (node.op in ("rms_norm", "softmax", "swiglu", "linear", "matmul"))
 
 
 def test_text_of_single_tokens_is_refused(original, tmp_path):
