@@ -89,8 +89,8 @@ def command(
         plan = Plan(original, recipe, name, texts, out or Path(), taught)
         plan = plan if out else with_folder(plan)
         adapters = distill(plan, shown.step, shown.stage)
-    leave_processes()
     _report(plan, adapters, as_json)
+    leave_processes()
 
 
 def _recipe(name: str, fields: dict[str, Any], options: dict[str, Any]) -> Recipe:

@@ -5,6 +5,8 @@ Every process has to call these: they talk to each other. Plain tensors pass thr
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import torch
@@ -30,9 +32,17 @@ def accelerator(recipe: Recipe) -> Any:
 
 
 def leave_processes() -> None:
-    """End the processes' connection, whose threads must not outlive the interpreter."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    """End this process well, if it is one of several; alone, do nothing.
+
+    Process groups that FSDP's tensors still refer to outlive ``destroy_process_group``. The interpreter then
+    ends before their threads, now and then, and aborts. So it is left out: to be called last.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    torch.distributed.barrier()  # nobody's connection closes while another still talks
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

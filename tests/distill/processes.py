@@ -10,8 +10,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from mpcbench.distill import sharding, student
 from mpcbench.distill.distill import distill
 from mpcbench.distill.texts import Texts
@@ -58,7 +56,7 @@ def main() -> None:
     if mode == "fsdp2":
         pretend_fsdp()
     distill(replace(plan(folder, **SETTINGS), texts=EQUAL), say=print)
-    torch.distributed.destroy_process_group()  # its threads must not outlive the interpreter
+    sharding.leave_processes()
 
 
 if __name__ == "__main__":
