@@ -14,6 +14,7 @@ from mpcbench.checkpoints import Checkpoint, PolyLlamaForCausalLM
 from mpcbench.checkpoints.provenance import HeldOut
 from mpcbench.distill.adapter import AdapterInfo, merged, save_adapter
 from mpcbench.distill.calibrate import METHOD, cached_ranking
+from mpcbench.distill.compensation import compensate
 from mpcbench.distill.data import Batches, for_calibration, training_split
 from mpcbench.distill.judge import Judge
 from mpcbench.distill.objective import Distillation, Teacher
@@ -145,6 +146,8 @@ class _Run:
         settings, original = self.recipe.student, self.plan.original.model
         where = list(range(original.config.num_hidden_layers)) if settings.lora_layers == "all" else layers
         student = Student(original, settings, where, self.recipe.seed, self.accelerator.device)
+        if settings.lora_start == "error" and not state.student:
+            compensate(student.model, original, for_calibration(self.parts).fit, self.progress)
         student.load_trained_state(state.student, self.recipe.polynomials.shared)
         return student.eval()  # nothing here behaves otherwise in training, and dropout is none
 

@@ -57,7 +57,9 @@ class Student(_Strict):
     """The frozen base and what is trained on top of it.
 
     ``lora_on``: projections that get a low-rank update (Hu et al., ICLR 2022), scaled by alpha / rank.
-    ``lora_layers``: ``all`` decoder layers, or the ``polynomial`` ones alone.
+    ``lora_start``: ``nothing``, or ``error``: what quantisation has taken away, see
+    :mod:`mpcbench.distill.compensation`. ``lora_layers``: ``all`` decoder layers, or the ``polynomial`` ones
+    alone.
     ``double_quantisation``: of NF4's block scales (Dettmers et al., NeurIPS 2023, section 3).
     """
 
@@ -66,6 +68,7 @@ class Student(_Strict):
     lora_rank: Annotated[int, Field(ge=0)] = 8
     lora_alpha: Positive = 8.0
     lora_on: list[Literal[PROJECTIONS]] = list(PROJECTIONS)
+    lora_start: Literal["nothing", "error"] = "nothing"
     lora_layers: Literal["all", "polynomial"] = "all"
     train_norms: bool = True
     train_coefficients: bool = True
