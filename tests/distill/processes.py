@@ -10,6 +10,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from mpcbench.distill import sharding, student
 from mpcbench.distill.distill import distill
 from mpcbench.distill.texts import Texts
