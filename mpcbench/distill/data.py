@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from mpcbench import hub
 from mpcbench.accuracy.questions import QuestionSet
-from mpcbench.distill.texts import HOLD_OUT_EVERY, WINDOW, Split, Texts, calibration_texts
+from mpcbench.distill.texts import HOLD_OUT_EVERY, WINDOW, Split, Texts, answered, calibration_texts
 from mpcbench.errors import UserError
 from mpcbench.paths import cache_dir, whole_file
 from mpcbench.progress import Progress, silent
@@ -62,8 +61,7 @@ def without_questions(texts: Texts, questions: QuestionSet) -> Texts:
             f"{texts.description} holds the questions of {questions.task}, which the model is to be scored "
             "on: train on one split and score on another."
         )
-    digest = hashlib.sha256("\0".join(kept).encode()).hexdigest()
-    return Texts(kept, f"{texts.description} without {dropped} questions of {questions.task}", digest)
+    return Texts.of(kept, f"{texts.description} without {dropped} questions of {questions.task}")
 
 
 def _question(passage: str) -> str:
@@ -200,8 +198,7 @@ def self_texts(
         with whole_file(path) as part:
             part.write_text("\n".join(line for line in lines if line) + "\n", encoding="utf-8")
     lines = path.read_text(encoding="utf-8").splitlines()
-    digest = hashlib.sha256("\0".join(lines).encode()).hexdigest()
-    return Texts(lines, f"{len(lines)} passages sampled from the model", digest)
+    return Texts.of(lines, f"{len(lines)} passages sampled from the model")
 
 
 def _sample(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -223,9 +220,4 @@ def _arc_from_hub() -> Texts:
     config = arc_easy_config()
     with quiet():
         rows = datasets.load_dataset(config["dataset_path"], config["dataset_name"], split="train")
-    passages = []
-    for row in rows:
-        right = row["choices"]["text"][row["choices"]["label"].index(row["answerKey"])]
-        passages.append(f"Question: {row['question']}\nAnswer: {right}")
-    digest = hashlib.sha256("\0".join(passages).encode()).hexdigest()
-    return Texts(passages, f"{config['dataset_name']}, train split, from the Hub", digest)
+    return Texts.of(list(map(answered, rows)), f"{config['dataset_name']}, train split, from the Hub")

@@ -104,7 +104,7 @@ class _Run:
         for stage in range(state.stage, len(self.counts)):
             student = self._student(placed[-1], state)
             self._stage(student, teacher, judge, placed[stage], state)
-            self._write(student, placed[stage], self.counts[stage], state)
+            self._write(student, judge, placed[stage], self.counts[stage], state)
             state = State(stage + 1, total_steps=state.total_steps, student=student.trained_state())
         return adapters
 
@@ -157,7 +157,13 @@ class _Run:
         model = with_precision(model, precision, self.accelerator.device)
         return Teacher(model.requires_grad_(False).eval(), autocast=precision != "float32")
 
-    def _write(self, student: Student, layers: list[int], count: int, state: State) -> None:
+    def _original_judge(self, judge: Judge) -> Judge:
+        """One that holds against the original: the run's own where that is its teacher."""
+        if self.plan.teacher is None and self.recipe.teacher.precision == "float32":
+            return judge
+        return Judge(self.plan.original.model, self.parts.held_out)
+
+    def _write(self, student: Student, judge: Judge, layers: list[int], count: int, state: State) -> None:
         """The stage's adapter, and after the last stage the checkpoint; judged against the original."""
         adapter = student.adapter()  # by all processes: FSDP gathers it
         if self.recipe.eight_bits:
@@ -170,7 +176,7 @@ class _Run:
                 steps = state.total_steps
             info = self._info(layers, steps)
             model = merged(original.model, adapter, info)
-            verdict = Judge(original.model, self.parts.held_out).judge(model, [])
+            verdict = self._original_judge(judge).judge(model, [])
             info.held_out = HeldOut(
                 tokens=verdict.tokens, kl=verdict.kl, argmax_agreement=verdict.argmax_agreement
             )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -26,6 +28,11 @@ class Texts:
     texts: list[str]
     description: str
     sha256: str
+
+    @classmethod
+    def of(cls, passages: list[str], description: str) -> Texts:
+        """With their digest."""
+        return cls(passages, description, hashlib.sha256("\0".join(passages).encode()).hexdigest())
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ def _texts(lines: list[str], description: str) -> Texts:
     passages = [line.strip().replace("\\n", "\n") for line in lines if line.strip()]
     if len(passages) < 2:
         raise UserError(f"The {description} holds {len(passages)} passages: give at least two, a line each.")
-    return Texts(passages, description, hashlib.sha256("\0".join(passages).encode()).hexdigest())
+    return Texts.of(passages, description)
 
 
 def _passage(line: str, where: str) -> str:
@@ -77,13 +84,18 @@ def _passage(line: str, where: str) -> str:
         item = json.loads(line)
         if isinstance(item.get("text"), str):
             return item["text"]
-        choices = item["choices"]
-        answer = choices["text"][choices["label"].index(item["answerKey"])]
-        return f"Question: {item['question']}\nAnswer: {answer}"
+        return answered(item)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise UserError(
             f"{where}, is not a question in ARC's format (question, choices and answerKey) and has no text."
         ) from None
+
+
+def answered(item: Mapping[str, Any]) -> str:
+    """A question in ARC's format with its right answer, as lm-eval writes them."""
+    choices = item["choices"]
+    answer = choices["text"][choices["label"].index(item["answerKey"])]
+    return f"Question: {item['question']}\nAnswer: {answer}"
 
 
 def split(texts: Texts, tokenizer: PreTrainedTokenizerBase) -> Split:

@@ -8,6 +8,7 @@ in the whole ring and periods powers of two, so that an opened difference says n
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -57,7 +58,7 @@ class Quad(Operator):
         return (gate.square() * 0.125 + gate * 0.25 + 0.5) * up
 
 
-class _TwoQuad(Operator):
+class _TwoQuad(Operator, ABC):
     """(s + c)² / sum (s + c)² over the keys that the mask lets through: 2Quad in place of softmax."""
 
     op = "softmax"
@@ -85,8 +86,9 @@ class _TwoQuad(Operator):
         squares.share = squares.share * causal_mask(squares.size(-1), node.attrs["groups"]).long()
         return squares * self._inverse(squares.sum(-1, keepdim=True))
 
+    @abstractmethod
     def _inverse(self, total: Any) -> Any:
-        raise NotImplementedError
+        """Of sums [..., 1]."""
 
 
 class TwoQuad(_TwoQuad):
