@@ -100,6 +100,7 @@ def agreement(
         mean_logit_error=float(error.mean()),
         cosine=float(torch.nn.functional.cosine_similarity(plain, secure, dim=0)),
         kl=max(float(kl), 0.0),
+        top5_kept=len(set(plain.topk(5).indices.tolist()) & set(secure.topk(5).indices.tolist())),
     )
 
 

@@ -20,6 +20,7 @@ from mpcbench.parties.launcher import LocalRun, run_here
 from mpcbench.parties.party import Outcome
 from mpcbench.parties.result import merge_latency, merge_ledgers, merge_openings
 from mpcbench.pipeline.check import range_note
+from mpcbench.pipeline.truncation import truncations
 from mpcbench.progress import Progress, silent
 from mpcbench.records.environment import environment
 from mpcbench.records.schema import Agreement, LinkInfo, ModelInfo, ProtocolInfo, Record, Workload
@@ -78,6 +79,12 @@ def measure(
         ),
         progress,
     )  # fmt: skip
+    ledger = merge_ledgers(outcome.results)
+    plain = _plain_logits(checkpoint, settings.tokens)
+    truncation = truncations(
+        shares, checkpoint, settings.tokens, ledger, settings.protocol.fixed_point.fraction_bits,
+        settings.protocol.operators, outcome.logits, plain,
+    )  # fmt: skip
     return Record(
         run_id=secrets.token_hex(8),
         key=key,
@@ -88,13 +95,14 @@ def measure(
         parties=[result.party for result in outcome.results],
         link=_link_info(outcome),
         workload=_workload(settings),
-        ledger=merge_ledgers(outcome.results),
+        ledger=ledger,
         openings=merge_openings(outcome.results),
         latency=merge_latency(outcome.results),
         accuracy=evaluation.accuracy if evaluation else [],
-        agreement=_agreement(outcome, checkpoint, original, settings.tokens),
+        agreement=_agreement(outcome, plain, checkpoint, original, settings.tokens),
         fidelity=evaluation.fidelity if evaluation else None,
         environment=environment(),
+        truncation=truncation,
         notes=[MASKS, EMBEDDING_NOTE[settings.embedding], *_ranges(shares, checkpoint, settings)],
     )
 
@@ -143,11 +151,14 @@ def _link_info(outcome: Outcome) -> LinkInfo:
     )
 
 
+@torch.no_grad()
+def _plain_logits(checkpoint: Checkpoint, tokens: torch.Tensor) -> torch.Tensor:
+    """(V,), of the last position."""
+    return checkpoint.model(tokens).logits[0, -1]
+
+
 def _agreement(
-    outcome: Outcome, checkpoint: Checkpoint, original: Checkpoint, tokens: torch.Tensor
+    outcome: Outcome, plain: torch.Tensor, checkpoint: Checkpoint, original: Checkpoint, tokens: torch.Tensor
 ) -> Agreement:
-    with torch.no_grad():
-        plain = checkpoint.model(tokens).logits[0, -1]
-        same = original is checkpoint
-        reference = plain if same else original.model(tokens).logits[0, -1]
+    reference = plain if original is checkpoint else _plain_logits(original, tokens)
     return agreement(plain, outcome.logits, reference, checkpoint.tokenizer)

@@ -176,7 +176,8 @@ class Accuracy(_Part):
 class Agreement(_Part):
     """The opened logits against the same checkpoint in plaintext float32, last position.
 
-    ``kl`` is KL(plaintext || secret-shared) in nats.
+    ``kl`` is KL(plaintext || secret-shared) in nats. ``top5_kept``: how many of the five likeliest tokens in
+    plaintext are among the five of the run (None in old records).
     """
 
     next_token: str
@@ -187,6 +188,22 @@ class Agreement(_Part):
     mean_logit_error: float
     cosine: float
     kl: float
+    top5_kept: int | None = None
+
+
+class Truncation(_Part):
+    """Truncations of one inference.
+
+    ``cut_locally``: products that each party cut on its own share; ``expected_failures`` of them, from the
+    declared probability and the values' magnitudes in plaintext; ``repeated_rounds``: openings that could
+    have failed and were made again; ``far_logits``: opened logits further than ``far`` from plaintext.
+    """
+
+    cut_locally: NonNegative
+    expected_failures: float
+    repeated_rounds: NonNegative
+    far_logits: NonNegative
+    far: float
 
 
 class Fidelity(_Part):
@@ -236,4 +253,5 @@ class Record(_Part):
     agreement: Agreement | None
     fidelity: Fidelity | None
     environment: Environment
+    truncation: Truncation | None = None
     notes: list[str] = []

@@ -232,8 +232,13 @@ _FIDELITY: tuple[tuple[str, str, Callable], ...] = (
         "agreement",
         lambda a: "yes" if a.next_token == a.original_next_token else "no",
     ),
+    ("five likeliest tokens kept", "agreement", lambda a: NONE if a.top5_kept is None else str(a.top5_kept)),
+    ("mean logit error", "agreement", lambda a: f"{a.mean_logit_error:.3g}"),
     ("largest logit error", "agreement", lambda a: f"{a.max_logit_error:.3g}"),
     ("cosine of the logits", "agreement", lambda a: f"{a.cosine:.6f}"),
+    ("truncations expected to fail", "truncation", lambda t: f"{t.expected_failures:.1g}"),
+    ("openings made again, in rounds", "truncation", lambda t: f"{t.repeated_rounds:,}"),
+    ("logits far from plaintext", "truncation", lambda t: f"{t.far_logits:,}"),
 )
 
 

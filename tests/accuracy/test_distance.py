@@ -91,10 +91,20 @@ def test_agreement_measures_what_it_says():
     assert found.kl == pytest.approx(float((p * (p / q).log()).sum()))
 
 
+def test_the_five_likeliest_are_compared_as_sets():
+    plain = torch.arange(64.0)
+    secure = plain.clone()
+    secure[[63, 62]] = plain[[62, 63]]  # another order, the same five
+    secure[10] = 99.0
+    found = accuracy.agreement(plain, secure, plain, tiny_tokenizer())
+    assert found.top5_kept == 4
+
+
 def test_a_vector_agrees_with_itself_in_any_precision():
     logits = tiny_llama()(torch.tensor([[3, 4]])).logits[0, -1]
     found = accuracy.agreement(logits, logits.double(), logits, tiny_tokenizer())
     assert found.argmax_equal and found.kl == 0.0 and found.max_logit_error == 0.0
+    assert found.top5_kept == 5
     assert found.cosine == pytest.approx(1.0)
 
 

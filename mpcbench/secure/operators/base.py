@@ -52,6 +52,9 @@ class Operator(ABC):
     groups_linears: ClassVar[bool] = False
     """Whether linear layers that read the same value share its opening (:mod:`mpcbench.graph.grouping`)."""
 
+    cuts_locally: ClassVar[frozenset[str]] = frozenset({"mul_triple", "square", "matmul_triple"})
+    """Kinds of tuples whose products are truncated share by share, which can fail."""
+
     def __init__(self, params: Params):
         self.params = params
 

@@ -62,6 +62,7 @@ class ReuseLinear(Operator):
     domain = "|y| < 2^15; fails with probability |y| 2^(2f-64) an element (local truncation)"
     error = 2e-3
     groups_linears = True
+    cuts_locally = Operator.cuts_locally | {"linear"}
 
     @classmethod
     def sample(cls) -> Sample:
@@ -137,6 +138,7 @@ class FrontierLinear(ReuseLinear):
     source = "Beaver (CRYPTO 1991) with a fixed operand; truncation with the opening: secure/opening.py"
     domain = "|x| within calibration times margin; |y| < 2^(63 - input_bits - f)"
     error = 4e-3
+    cuts_locally = frozenset()
 
     class Params(Params):
         """``input_bits``: fraction bits to which the activation is cut; ``margin``: factor by which its

@@ -1,0 +1,77 @@
+"""How many truncations of a run are expected to have failed, and what was seen of that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+
+from mpcbench.checkpoints import Checkpoint
+from mpcbench.graph.interpreter import PlaintextInterpreter
+from mpcbench.graph.lower import lower
+from mpcbench.graph.secure_graph import Node, SecureGraph
+from mpcbench.records.schema import REPETITION, Entry, Ledger, Truncation
+from mpcbench.secure.operators import Operator
+
+FAR = 1.0
+"""A logit that is further than this from plaintext was hit by more than rounding."""
+
+Place = tuple[str, str]
+"""Module and operator, the name under which a ledger knows a node."""
+
+
+def truncations(
+    shares: Path, checkpoint: Checkpoint, tokens: torch.Tensor, ledger: Ledger, fraction_bits: int,
+    operators: Mapping[str, Operator], logits: torch.Tensor, plain_logits: torch.Tensor,
+) -> Truncation:  # fmt: skip
+    """For the record of a run with ``tokens`` (1, S): expected failures, and those observed.
+
+    A party that cuts its own share of a product v fails with probability |v| 2^(2f - 64) (SecureML, S&P
+    2017, theorem 1). The mean of |v| is that of the operator's output in plaintext, and one at least, which
+    stands for the products inside CrypTen's approximations. logits, plain_logits: (V,), of both runs.
+    """
+    graph = SecureGraph.read(shares / "party0" / "graph.json")
+    lowered = lower(checkpoint.model, graph.embedding)
+    sizes = _Sizes(lowered.graph, lowered.weights)
+    with torch.no_grad():
+        sizes.run(tokens)
+    entries = [*ledger.offline.entries, *ledger.online.entries]
+    count, failures = expected(entries, sizes.means, fraction_bits, operators)
+    far = int(((logits.double() - plain_logits.double()).abs() > FAR).sum())
+    again = sum(entry.rounds for entry in ledger.online.entries if entry.operator == REPETITION)
+    return Truncation(
+        cut_locally=count, expected_failures=failures, repeated_rounds=again, far_logits=far, far=FAR
+    )
+
+
+def expected(
+    entries: Iterable[Entry], means: Mapping[Place, float], fraction_bits: int,
+    operators: Mapping[str, Operator],
+) -> tuple[int, float]:  # fmt: skip
+    """Products that were cut locally in one inference, and how many of these cuts are expected to fail.
+
+    means: of the absolute output, by place.
+    """
+    count, failures = 0, 0.0
+    for entry in entries:
+        if entry.operator not in operators:
+            continue
+        cut = sum(entry.tuples.get(kind, 0) for kind in operators[entry.operator].cuts_locally)
+        count += cut
+        failures += cut * max(1.0, means.get((entry.module, entry.operator), 1.0))
+    return count, failures * 2.0 ** (2 * fraction_bits - 64)
+
+
+class _Sizes(PlaintextInterpreter):
+    """Remembers the mean absolute value that each operator puts out."""
+
+    def __init__(self, graph: SecureGraph, weights: Mapping[str, torch.Tensor]):
+        super().__init__(graph, weights)
+        self.means: dict[Place, float] = {}
+
+    def call(self, node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
+        result = super().call(node, inputs)
+        place = (node.module, node.op)
+        self.means[place] = max(self.means.get(place, 0.0), float(result.abs().mean()))
+        return result

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from mpcbench.pipeline.truncation import expected
+from mpcbench.records.schema import Entry
+from mpcbench.secure.protocol import load_protocol
+
+
+def entry(operator: str, module: str = "layers.0.mlp", **tuples: int) -> Entry:
+    return Entry(
+        layer=0, module=module, operator=operator, calls=1, bytes_sent=(0, 0), rounds=1, seconds=0.0,
+        wait_seconds=0.0, tuples=tuples,
+    )  # fmt: skip
+
+
+def test_each_product_fails_with_its_magnitude_over_the_ring() -> None:
+    operators = load_protocol("crypten").operators
+    entries = [
+        entry("linear", "a", matmul_triple=100),
+        entry("swiglu", "b", mul_triple=40, square=60, binary_triple=10**9, bit=10**9),
+    ]
+    count, failures = expected(entries, {("a", "linear"): 8.0, ("b", "swiglu"): 0.1}, 16, operators)
+    assert count == 200
+    assert failures == pytest.approx((100 * 8 + 100 * 1) / 2**32)
+
+
+def test_four_more_fraction_bits_fail_256_times_as_often() -> None:
+    operators = load_protocol("crypten").operators
+    entries = [entry("linear", matmul_triple=1000)]
+    few, many = (expected(entries, {}, bits, operators)[1] for bits in (12, 16))
+    assert many == pytest.approx(256 * few)
+
+
+@pytest.mark.parametrize(("protocol", "count"), [("crypten-reuse", 1000), ("frontier", 0)])
+def test_linear_layers_cut_locally_only_where_the_opening_does_not(protocol: str, count: int) -> None:
+    operators = load_protocol(protocol).operators
+    assert expected([entry("linear", linear=1000)], {}, 16, operators)[0] == count
+
+
+def test_operators_outside_the_protocol_count_nothing() -> None:
+    assert expected([entry("seeds", square=5)], {}, 16, load_protocol("crypten").operators) == (0, 0.0)
