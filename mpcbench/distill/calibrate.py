@@ -33,8 +33,8 @@ from mpcbench.errors import UserError
 from mpcbench.paths import cache_dir, whole_file, whole_folder
 from mpcbench.progress import Progress, silent
 
-METHOD = 2
-"""Part of every cache key: raise it when the same inputs would give other coefficients."""
+METHODS = {2: 2, 3: 3, 4: 3}
+"""By degree, part of every cache key: raise it when the same inputs would give other coefficients."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def calibrate(
         raise UserError(f"{folder} exists and is not an empty folder: name a new one.")
     texts = texts or calibration_texts()
     parts = split(texts, checkpoint.tokenizer)
-    basis = [METHOD, checkpoint.sha256, texts.sha256, degree, per_channel]
+    basis = [METHODS[degree], checkpoint.sha256, texts.sha256, degree, per_channel]
     ranked: list[int] = []
 
     def ranking() -> list[int]:
@@ -170,7 +170,10 @@ def fit_layer(stream: Stream, layer: int, degree: int, per_channel: bool = True)
         after = residual + mlp.down_proj(functional.silu(gates[-1]) * ups[-1])
         sizes.append(after.double().square().mean(-1))
     moments = Moments(gates[0].shape[-1], degree, gates[0].device)
-    moments.add(torch.cat(gates), torch.cat(ups), token_weights(torch.cat(sizes), stream.first))
+    gate = torch.cat(gates)
+    moments.add(gate, torch.cat(ups), token_weights(torch.cat(sizes), stream.first))
+    if degree > 2:
+        moments.guard(gate[~stream.first].abs().amax(0))
     output_weight = dense_weight(mlp.down_proj).double().square().sum(0)
     return moments.solve(output_weight, per_channel).float()
 

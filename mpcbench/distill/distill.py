@@ -13,7 +13,7 @@ from mpcbench import __version__
 from mpcbench.checkpoints import Checkpoint, PolyLlamaForCausalLM
 from mpcbench.checkpoints.provenance import HeldOut
 from mpcbench.distill.adapter import AdapterInfo, merged, save_adapter
-from mpcbench.distill.calibrate import METHOD, cached_ranking
+from mpcbench.distill.calibrate import METHODS, cached_ranking
 from mpcbench.distill.compensation import compensate
 from mpcbench.distill.data import Batches, for_calibration, training_split
 from mpcbench.distill.judge import Judge
@@ -134,7 +134,7 @@ class _Run:
 
         def ranking() -> list[int]:
             if self.ranking is None:
-                basis = [METHOD, original.sha256, self.plan.texts.sha256, 2, True, "training split"]
+                basis = [METHODS[2], original.sha256, self.plan.texts.sha256, 2, True, "training split"]
                 parts = for_calibration(self.parts)
                 self.ranking = cached_ranking(original, parts, 2, True, self.progress, basis)
             return self.ranking

@@ -22,6 +22,11 @@ from mpcbench.checkpoints.polyllama import MIN_LEADING, SILU_SERIES
 RIDGE = 1e-6
 """Pull towards the shared polynomial, relative to a channel's total weight: seen only where data is not."""
 
+GUARD_WEIGHT = 1e-5
+"""Share of a channel's weight that lies on evenly spaced gates, see :meth:`Moments.guard`."""
+GUARD_REACH = 1.5
+GUARD_POINTS = 9
+
 
 class Moments:
     """Weighted sums over tokens from which the polynomials of one layer follow.
@@ -46,6 +51,17 @@ class Moments:
                 self.targets[power] += (term * silu).sum(0)
             if power < 2 * self.degree:
                 term = term * gate
+
+    def guard(self, largest: torch.Tensor) -> None:
+        """Let each channel weigh gates that it has hardly seen, a little; to be called last.
+
+        largest: [channels], magnitudes of the gate. A polynomial of degree three or four that is fitted to
+        what was seen alone runs away just beyond it, and one token of new text then spoils all others.
+        """
+        share = (GUARD_WEIGHT / GUARD_POINTS * self.powers[0]).sqrt()
+        points = torch.linspace(-GUARD_REACH, GUARD_REACH, GUARD_POINTS, device=share.device)
+        gates = points[:, None] * largest
+        self.add(gates, share.expand_as(gates), torch.ones_like(points))
 
     def shared(self, output_weight: torch.Tensor) -> torch.Tensor:
         """The one polynomial of all channels, [degree + 1].

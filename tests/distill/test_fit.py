@@ -109,3 +109,22 @@ def test_dead_channels_get_the_shared_polynomial():
 def test_with_no_data_at_all_it_is_the_series_of_silu():
     ours = fitted(torch.zeros(5, 3), torch.zeros(5, 3), torch.ones(5), 2)
     torch.testing.assert_close(ours[:, 0], torch.tensor([0.0, 0.5, 0.25], dtype=torch.float64))
+
+
+def test_a_guarded_quartic_stays_near_beyond_what_was_seen():
+    gate, up, weight = draw(channels=4)
+    moments = Moments(4, 4)
+    moments.add(gate, up, weight)
+    free = moments.solve(torch.ones(4))
+    largest = gate.abs().amax(0)
+    moments.guard(largest)
+    guarded = moments.solve(torch.ones(4))
+
+    def error(coefficients, gates):
+        powers = gates.double()[None] ** torch.arange(5)[:, None, None]
+        value = (coefficients[:, None] * powers).sum(0)
+        return (value - functional.silu(gates.double())).square().mean(0)
+
+    beyond = torch.cat([-1.4 * largest[None], 1.4 * largest[None]])
+    assert (error(guarded, beyond) < error(free, beyond)).all()
+    assert (error(guarded, gate) < 1.1 * error(free, gate) + 1e-9).all()
