@@ -14,9 +14,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mpcbench.documents import parse_yaml
 from mpcbench.errors import UserError
 
 Precision = Literal["float32", "bfloat16", "nf4"]
@@ -174,12 +174,7 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
         text = file.read_text(encoding="utf-8")
     else:
         text = _read(name)
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"The recipe {name}{where} is not valid YAML: {_reason(error)}.") from None
+    content = parse_yaml(text, f"The recipe {name}")
     if not isinstance(content, dict):
         raise UserError(f"The recipe {name} is not a YAML mapping: see the packaged recipes for examples.")
     own = copy.deepcopy(content)
@@ -217,10 +212,6 @@ def _read(name: str) -> str:
         raise UserError(f"There is no recipe {name}: give {known}, or a YAML file.") from None
     except (OSError, UnicodeDecodeError):
         raise UserError(f"The recipe {name} cannot be read: give a YAML file in UTF-8.") from None
-
-
-def _reason(error: yaml.YAMLError) -> str:
-    return getattr(error, "problem", None) or str(error).splitlines()[0]
 
 
 def _change(content: dict[str, Any], field: str, value: Any) -> None:

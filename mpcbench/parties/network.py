@@ -11,8 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from mpcbench.documents import parse_yaml
 from mpcbench.errors import UserError
 
 LOOPBACK = "loopback"
@@ -81,12 +80,7 @@ def load_link(name: str) -> LinkProfile:
         raise UserError(
             f"There is no link {name}: choose {', '.join(packaged)}, or name a YAML file."
         ) from None
-    try:
-        body = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path} is not YAML{where}: {getattr(error, 'problem', error)}.") from None
+    body = parse_yaml(text, str(path))
     return parse_link(body, path.stem, str(path))
 
 

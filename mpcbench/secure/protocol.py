@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import mpcbench
+from mpcbench.documents import parse_yaml
 from mpcbench.errors import UserError
 from mpcbench.graph.secure_graph import OPERATORS
 from mpcbench.secure.operators import REGISTRY, Operator
@@ -92,12 +92,7 @@ def load_protocol(name: str, provider: str | None = None) -> Protocol:
     except (OSError, UnicodeDecodeError):
         known = ", ".join(sorted(packaged))
         raise UserError(f"There is no protocol {name}: choose {known}, or name a YAML file.") from None
-    try:
-        body = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path} is not YAML{where}: {getattr(error, 'problem', error)}.") from None
+    body = parse_yaml(text, str(path))
     if provider is not None and isinstance(body, dict):
         _choose(provider, PROVIDERS, "--provider")
         if provider != body.get("provider"):

@@ -40,7 +40,7 @@ def test_the_digest_is_of_all_but_the_words():
         ("polynomials: {layers: []}", "wrong at polynomials.layers"),
         ("polynomials: {layers: [some]}", "wrong at polynomials.layers"),
         ("- 1", "not a YAML mapping"),
-        ("a: [1", "line 1 is not valid YAML|line 2 is not valid YAML"),
+        ("a: [1", "is not valid YAML, line [12]"),
     ],
 )
 def test_a_recipe_that_is_wrong_is_one_sentence(tmp_path, content, sentence):

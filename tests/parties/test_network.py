@@ -53,7 +53,7 @@ WRONG = {
     "negative": ("bandwidth: 1 Mbit/s\nround_trip: -4 ms", "round_trip '-4 ms' is no quantity"),
     "misspelt": ("bandwith: 100 Mbit/s\nround_trip: 40 ms", "'bandwith' is unknown: allowed are bandwidth"),
     "a list": ("- 1", "describes no link"),
-    "no YAML": ("bandwidth: [", "is not YAML, line 1"),
+    "no YAML": ("bandwidth: [", "is not valid YAML, line 1"),
 }  # fmt: skip
 
 

@@ -122,14 +122,14 @@ def test_file_that_holds_no_protocol(tmp_path: Path, text: str) -> None:
 def test_malformed_yaml_is_named_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "broken.yaml"
     file.write_text("name: x\noperators: {linear: [\n")
-    with pytest.raises(UserError, match=r"broken\.yaml is not YAML, line 3"):
+    with pytest.raises(UserError, match=r"broken\.yaml is not valid YAML, line 3"):
         load_protocol(str(file))
 
 
 def test_yaml_makes_no_objects(tmp_path: Path) -> None:
     file = tmp_path / "evil.yaml"
     file.write_text(f"name: !!python/object/apply:pathlib.Path.touch ['{tmp_path / 'made'}']\n")
-    with pytest.raises(UserError, match="is not YAML"):
+    with pytest.raises(UserError, match="is not valid YAML"):
         load_protocol(str(file))
     assert not (tmp_path / "made").exists()
 

@@ -14,6 +14,9 @@ from mpcbench.cost.declared import Cost
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 
+RANGES = {"gate": [0.0, 8.0], "up": [0.0, 4.0], "product": [0.0, 32.0]}
+"""What calibration would say of the samples, for operators that need it."""
+
 
 def _gate_and_up() -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
@@ -40,7 +43,7 @@ class SwiGLU(Operator):
 
     @classmethod
     def sample(cls) -> Sample:
-        return Sample(Node("y", cls.op), _gate_and_up())
+        return Sample(Node("y", cls.op, attrs={"range": RANGES}), _gate_and_up())
 
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         n = math.prod(inputs[0])
@@ -65,7 +68,7 @@ class QuadraticGLU(Operator):
     @classmethod
     def sample(cls) -> Sample:
         offsets = torch.linspace(-2, 2, 48)
-        return Sample(Node("y", cls.op, weights=("d",)), _gate_and_up(), [offsets])
+        return Sample(Node("y", cls.op, weights=("d",), attrs={"range": RANGES}), _gate_and_up(), [offsets])
 
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         n = math.prod(inputs[0])
@@ -132,9 +135,8 @@ class NestedGLU(Operator):
     def sample(cls) -> Sample:
         gate, up = _gate_and_up()
         weights = [torch.linspace(low, high, 48) for low, high in ((-3, 1), (-1, 1), (-2, 2))]
-        return Sample(
-            Node("y", cls.op, weights=("e", "m", "n"), attrs={"degree": 4}), [gate / 3, up], weights
-        )
+        node = Node("y", cls.op, weights=("e", "m", "n"), attrs={"degree": 4, "range": RANGES})
+        return Sample(node, [gate / 3, up], weights)
 
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         n = math.prod(inputs[0])

@@ -15,6 +15,8 @@ from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.evaluate import multipliers
 from mpcbench.secure.opening import EXACT, Cut, Wrapped, may_have_wrapped, open_under, opened, repeated
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
+from mpcbench.secure.operators.crypten_glu import QuadraticGLU as StockQuadraticGLU
+from mpcbench.secure.operators.crypten_glu import SwiGLU as StockSwiGLU
 from mpcbench.secure.operators.masked_linear import MaskedWeight, mask_weight
 from mpcbench.secure.operators.ranges import cut, largest
 from mpcbench.secure.randomness.activations import QuadraticGLU as QuadraticRecipe
@@ -24,17 +26,8 @@ from mpcbench.secure.series import Series, fit, period_bits
 from mpcbench.secure.substrate import provider
 from mpcbench.secure.trig import chunks
 
-
-def gate_and_up() -> list[torch.Tensor]:
-    """What the samples of gated linear units start from."""
-    generator = torch.Generator().manual_seed(3)
-    gate = torch.linspace(-8, 8, 4 * 48).reshape(1, 4, 48)
-    return [gate, torch.randn(1, 4, 48, generator=generator)]
-
-
 ROOM = 1.15
 """Period over range of the even part: it has no ends to join, so that little room is enough."""
-RANGES = {"gate": [0.0, 8.0], "up": [0.0, 4.0], "product": [0.0, 32.0]}
 
 
 class OneRound(Operator):
@@ -70,8 +63,7 @@ class QuadraticGLU(OneRound):
 
     @classmethod
     def sample(cls) -> Sample:
-        node = Node("y", cls.op, weights=("d",), attrs={"range": RANGES})
-        return Sample(node, gate_and_up(), [torch.linspace(-2, 2, 48)])
+        return StockQuadraticGLU.sample()
 
     def load(self, node: Node, name: str, share: torch.Tensor, bits: int) -> MaskedWeight:
         return mask_weight(node, share, bits)
@@ -124,7 +116,7 @@ class SwiGLU(OneRound):
 
     @classmethod
     def sample(cls) -> Sample:
-        return Sample(Node("y", cls.op, attrs={"range": RANGES}), gate_and_up())
+        return StockSwiGLU.sample()
 
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         n = math.prod(inputs[0])

@@ -10,17 +10,12 @@ import torch
 from mpcbench.secure.randomness.recipe import Kept, Recipe, Size
 
 
-class Product(Recipe):
-    """a, b and op(a, b): a Beaver triple (CRYPTO 1991) of elementwise or matrix products."""
+class _OfTwo(Recipe):
+    """Two masks and what an operation makes of them."""
 
-    kind: ClassVar[str] = "product"
-    op: Literal["mul", "matmul"]
+    op: str
     left: Size
     right: Size
-
-    @property
-    def name(self) -> str:
-        return f"{self.op}_triple"
 
     def masks(self) -> list[Size]:
         return [self.left, self.right]
@@ -30,6 +25,17 @@ class Product(Recipe):
 
     def count(self) -> int:
         return math.prod(self.values()[0])
+
+
+class Product(_OfTwo):
+    """a, b and op(a, b): a Beaver triple (CRYPTO 1991) of elementwise or matrix products."""
+
+    kind: ClassVar[str] = "product"
+    op: Literal["mul", "matmul"]
+
+    @property
+    def name(self) -> str:
+        return f"{self.op}_triple"
 
     def derive(self, masks: list[torch.Tensor], kept: Kept) -> list[torch.Tensor]:
         return [getattr(torch, self.op)(*masks)]
@@ -54,27 +60,17 @@ class Square(Recipe):
         return [masks[0] * masks[0]]
 
 
-class And(Recipe):
+class And(_OfTwo):
     """Exclusive-or shares of a, b and a & b for 64-bit words."""
 
     kind: ClassVar[str] = "and"
     xor_masks: ClassVar[bool] = True
     xor_values: ClassVar[bool] = True
-    left: Size
-    right: Size
+    op: Literal["mul"] = "mul"
 
     @property
     def name(self) -> str:
         return "binary_triple"
-
-    def masks(self) -> list[Size]:
-        return [self.left, self.right]
-
-    def values(self) -> list[Size]:
-        return [product_size(self.left, self.right, "mul")]
-
-    def count(self) -> int:
-        return math.prod(self.values()[0])
 
     def derive(self, masks: list[torch.Tensor], kept: Kept) -> list[torch.Tensor]:
         return [masks[0] & masks[1]]
