@@ -23,6 +23,7 @@ COMMANDS = {
     "study": "Run all recipes and write the table of the study.",
     "export": "Capture a model and cut its weights into shares.",
     "party": "Start one party, here or on another host.",
+    "certs": "Make certificates for a run on several hosts.",
     "dealer": "Make correlated randomness for two parties.",
     "protocols": "List the protocols and their operators.",
     "doctor": "Say what is missing on this machine and what to do.",

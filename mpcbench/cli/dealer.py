@@ -25,7 +25,7 @@ def command(rendezvous: str, wait: float, threads: int, events: bool) -> None:
     """
     from mpcbench.cli.party import emit, end_with_launcher
     from mpcbench.parties.handshake import address
-    from mpcbench.secure.transport import accept, listen
+    from mpcbench.secure.meeting import accept, listen
 
     if events:
         threading.Thread(target=end_with_launcher, daemon=True).start()

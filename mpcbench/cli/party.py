@@ -95,7 +95,7 @@ def _check(rank: int, shares: Path, options: dict[str, Any]) -> None:
 
 def _meet(rank: int, rendezvous: str, wait: float, patience: float, events: bool) -> Link:
     from mpcbench.parties.handshake import address
-    from mpcbench.secure.transport import accept, connect, listen
+    from mpcbench.secure.meeting import accept, connect, listen
 
     host, port = address(rendezvous)
     peer = ("party 1 (client)", "party 0 (model owner)")[rank]
@@ -146,7 +146,7 @@ def _dealer(protocol: Protocol, where: str | None, wait: float) -> Link | None:
     """The link to the dealer, where the protocol has one."""
     from mpcbench.errors import UserError
     from mpcbench.parties.handshake import address
-    from mpcbench.secure.transport import connect
+    from mpcbench.secure.meeting import connect
 
     if protocol.provider != "dealer":
         return None

@@ -20,10 +20,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
-from mpcbench.errors import PeerError, UserError
+from mpcbench.errors import PeerError
 
 _HEADER = struct.Struct("<BQ")
 _DATA, _CONTROL, _FAILURE = 1, 2, 3
+_TLS_RECORDS = (0x15, 0x16)
+"""First byte of what TLS sends to begin a connection, or to refuse one."""
 HEADER_BYTES = _HEADER.size
 MAX_CONTROL_BYTES = 16 << 20
 DEAD_LINE_SECONDS = 8
@@ -46,14 +48,18 @@ class Link:
     ``patience`` is how many seconds the peer may stay silent while this party waits for it. A peer that
     dies is noticed at once, because its end of the connection closes; a host or a line that dies is
     noticed within :data:`DEAD_LINE_SECONDS`, because the peer's kernel answers even while the peer computes.
+    ``role`` is what the peer has proved to be, None where the connection is not under TLS.
     """
 
-    def __init__(self, connection: socket.socket, peer: str, patience: float = 120.0):
+    def __init__(
+        self, connection: socket.socket, peer: str, patience: float = 120.0, role: str | None = None
+    ):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _notice_dead_line(connection)
         connection.setblocking(False)
         self.connection = connection
         self.peer = peer
+        self.role = role
         self.patience = patience
         self.wire = Wire()
 
@@ -110,7 +116,7 @@ class Link:
         if kind == _FAILURE:
             self._check_header(kind, length, 0)
         if kind != _CONTROL or length > MAX_CONTROL_BYTES:
-            self._foreign()
+            self._foreign(kind)
         received = self._body(length, outgoing)
         try:
             answer = json.loads(received)
@@ -220,7 +226,9 @@ class Link:
         reason = f" ({error.strerror})" if error is not None and error.strerror else ""
         self._lost(f"has closed the connection{reason}: look at its own output for the reason.")
 
-    def _foreign(self) -> NoReturn:
+    def _foreign(self, kind: int = 0) -> NoReturn:
+        if kind in _TLS_RECORDS:
+            self._lost("speaks TLS and this end does not: give both ends --certs.")
         self._lost("does not speak mpcbench's language: is another program on that port?")
 
     def _lost(self, what: str) -> NoReturn:
@@ -248,44 +256,3 @@ def _line_is_dead(connection: socket.socket) -> bool:
     # tcpi_retransmits, tcpi_probes and tcpi_last_ack_recv (milliseconds) of struct tcp_info, linux/tcp.h.
     retransmits, probes, silence = struct.unpack("=2xBB52xI", info)
     return max(retransmits, probes) >= 2 and silence >= DEAD_LINE_SECONDS * 1000
-
-
-def listen(host: str, port: int, backlog: int = 1) -> socket.socket:
-    """A listening socket. Raises UserError when the port is taken or the address is not this machine's."""
-    server = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        server.bind((host, port))
-        server.listen(backlog)
-    except (OSError, OverflowError, UnicodeError) as error:
-        server.close()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"Cannot listen on {host}:{port} ({reason}): choose another --rendezvous.") from None
-    return server
-
-
-def accept(server: socket.socket, peer: str, wait: float, patience: float) -> Link:
-    """The link to the peer that connects within ``wait`` seconds; PeerError when none does."""
-    server.settimeout(wait)
-    try:
-        connection, _ = server.accept()
-    except TimeoutError:
-        host, port = server.getsockname()[:2]
-        raise PeerError(f"{peer} did not come to {host}:{port} within {wait:g} s: start it.") from None
-    return Link(connection, peer, patience)
-
-
-def connect(host: str, port: int, peer: str, wait: float, patience: float) -> Link:
-    """Connect to a listening peer, trying for ``wait`` seconds; PeerError when nobody listens."""
-    deadline = time.monotonic() + wait
-    while True:
-        try:
-            connection = socket.create_connection((host, port), timeout=max(0.1, deadline - time.monotonic()))
-            return Link(connection, peer, patience)
-        except (OSError, OverflowError, UnicodeError) as error:
-            if time.monotonic() + 0.05 >= deadline:
-                reason = getattr(error, "strerror", None) or str(error)
-                raise PeerError(
-                    f"{peer} is not at {host}:{port} ({reason}; tried for {wait:g} s): start it there."
-                ) from None
-            time.sleep(0.05)

@@ -21,7 +21,7 @@ from mpcbench.errors import PeerError, UserError
 from mpcbench.parties.launcher import LocalRun, run_here
 from mpcbench.parties.party import Outcome
 from mpcbench.parties.result import merge_latency, merge_ledgers, merge_openings
-from mpcbench.secure.transport import listen
+from mpcbench.secure.meeting import listen
 from tests.parties.conftest import TOKENS, Exported
 from tests.parties.processes import all_gone, parties_of, port_is_free, port_of, start, wait_for
 

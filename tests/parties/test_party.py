@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from mpcbench.cli.party import command
 from mpcbench.errors import PeerError, UserError
 from mpcbench.parties.result import PartyResult
-from mpcbench.secure.transport import listen
+from mpcbench.secure.meeting import listen
 from tests.parties.conftest import PROMPT, Exported
 from tests.parties.processes import start
 from tests.secure.links import CONTROL, frame

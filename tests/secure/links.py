@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from mpcbench.secure.transport import Link, listen
+from mpcbench.secure.meeting import listen
+from mpcbench.secure.transport import Link
 
 DATA, CONTROL, FAILURE = 1, 2, 3
 
@@ -48,6 +49,25 @@ def _caught(function: Callable[[], Any]) -> Any:
         return function()
     except Exception as error:
         return error
+
+
+def send(link: Link, payload: bytes) -> None:
+    """Send a payload."""
+    link.exchange([memoryview(payload)], [])
+
+
+def receive(link: Link, size: int) -> bytes:
+    """Receive a payload of this size."""
+    into = bytearray(size)
+    link.exchange([], [memoryview(into)])
+    return bytes(into)
+
+
+def swap(link: Link, payload: bytes, size: int | None = None) -> bytes:
+    """Exchange payloads; ``size`` is that of the other one, where it differs."""
+    into = bytearray(len(payload) if size is None else size)
+    link.exchange([memoryview(payload)], [memoryview(into)])
+    return bytes(into)
 
 
 def frame(kind: int, body: bytes, length: int | None = None) -> bytes:

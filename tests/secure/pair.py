@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from mpcbench.secure.transport import accept, connect, listen
+from mpcbench.secure.meeting import accept, connect, listen
 
 
 def run_pair(function: Callable[..., Any], *args: Any, provider: str = "first-party") -> tuple[Any, Any]:

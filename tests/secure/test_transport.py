@@ -3,42 +3,30 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 
 import pytest
 
-from mpcbench.errors import PeerError, UserError
+from mpcbench.errors import PeerError
 from mpcbench.secure import transport
-from mpcbench.secure.transport import (
-    HEADER_BYTES,
-    MAX_CONTROL_BYTES,
-    Link,
-    accept,
-    connect,
-    listen,
+from mpcbench.secure.transport import HEADER_BYTES, MAX_CONTROL_BYTES, Link
+from tests.secure.links import (
+    CONTROL,
+    DATA,
+    FAILURE,
+    frame,
+    links,
+    outcomes,
+    receive,
+    send,
+    sockets,
+    swap,
+    together,
 )
-from tests.secure.links import CONTROL, DATA, FAILURE, frame, links, outcomes, sockets, together
 
 SIZES = {"0": 0, "1": 1, "31 KiB": 31 << 10, "33 KiB": 33 << 10, "20 MiB": 20 << 20}
 sizes = pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
-
-
-def _send(link: Link, payload: bytes) -> None:
-    link.exchange([memoryview(payload)], [])
-
-
-def _receive(link: Link, size: int) -> bytes:
-    into = bytearray(size)
-    link.exchange([], [memoryview(into)])
-    return bytes(into)
-
-
-def _swap(link: Link, payload: bytes, size: int | None = None) -> bytes:
-    into = bytearray(len(payload) if size is None else size)
-    link.exchange([memoryview(payload)], [memoryview(into)])
-    return bytes(into)
 
 
 # What goes in comes out.
@@ -48,7 +36,7 @@ def _swap(link: Link, payload: bytes, size: int | None = None) -> bytes:
 def test_exchange_carries_both_directions_at_once(size: int) -> None:
     mine, theirs = os.urandom(size), os.urandom(size)
     with links() as (first, second):
-        got = together(lambda: _swap(first, mine), lambda: _swap(second, theirs))
+        got = together(lambda: swap(first, mine), lambda: swap(second, theirs))
         assert got == (theirs, mine)
         for link in (first, second):
             assert (link.wire.payload_sent, link.wire.other_sent) == (size, HEADER_BYTES)
@@ -58,7 +46,7 @@ def test_exchange_carries_both_directions_at_once(size: int) -> None:
 def test_exchange_carries_one_direction(size: int) -> None:
     payload = os.urandom(size)
     with links() as (first, second):
-        _, got = together(lambda: _send(first, payload), lambda: _receive(second, size))
+        _, got = together(lambda: send(first, payload), lambda: receive(second, size))
         assert got == payload
         assert (first.wire.payload_sent, first.wire.other_sent) == (size, HEADER_BYTES)
         assert (second.wire.payload_sent, second.wire.other_sent) == (0, 0)
@@ -67,7 +55,7 @@ def test_exchange_carries_one_direction(size: int) -> None:
 def test_exchange_may_have_unequal_directions() -> None:
     big, small = os.urandom(5 << 20), os.urandom(3)
     with links() as (first, second):
-        got = together(lambda: _swap(first, big, len(small)), lambda: _swap(second, small, len(big)))
+        got = together(lambda: swap(first, big, len(small)), lambda: swap(second, small, len(big)))
     assert got == (small, big)
 
 
@@ -84,7 +72,7 @@ def test_exchange_gathers_and_scatters_a_batch() -> None:
 
 def test_exchange_returns_the_seconds_spent_waiting() -> None:
     with links() as (first, second):
-        timer = threading.Timer(0.3, _send, (second, b"late"))
+        timer = threading.Timer(0.3, send, (second, b"late"))
         timer.start()
         waited = first.exchange([memoryview(b"soon")], [memoryview(bytearray(4))])
         timer.join()
@@ -125,12 +113,12 @@ def _reads(sent: bytes, read: object) -> str:
 @pytest.mark.parametrize("size", [0, 7, 9, 1 << 62])
 def test_payload_of_another_size_is_refused(size: int) -> None:
     sent = frame(DATA, b"12345678", length=size)
-    assert f"sent {size} bytes where 8 were due" in _reads(sent, lambda link: _receive(link, 8))
+    assert f"sent {size} bytes where 8 were due" in _reads(sent, lambda link: receive(link, 8))
 
 
 @pytest.mark.parametrize("kind", [CONTROL, 0, 77])
 def test_payload_of_another_kind_is_refused(kind: int) -> None:
-    assert "where 8 were due" in _reads(frame(kind, b"12345678"), lambda link: _receive(link, 8))
+    assert "where 8 were due" in _reads(frame(kind, b"12345678"), lambda link: receive(link, 8))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +144,7 @@ def test_peer_that_closes_in_the_middle_of_a_frame(part: int) -> None:
         raw.sendall(frame(DATA, b"12345678")[:part])
         raw.close()
         with pytest.raises(PeerError, match="party 1 has closed the connection"):
-            _receive(Link(mine, "party 1", 5), 8)
+            receive(Link(mine, "party 1", 5), 8)
 
 
 def test_peer_that_closes_while_we_send() -> None:
@@ -164,7 +152,7 @@ def test_peer_that_closes_while_we_send() -> None:
         raw.close()
         link = Link(mine, "party 1", 5)
         with pytest.raises(PeerError, match="party 1 has closed the connection"):
-            _send(link, bytes(20 << 20))
+            send(link, bytes(20 << 20))
 
 
 @pytest.mark.parametrize("size", [8, 20 << 20])
@@ -172,7 +160,7 @@ def test_silent_peer_is_given_up(size: int) -> None:
     with links(patience=0.3) as (first, _second):
         started = time.perf_counter()
         with pytest.raises(PeerError, match=r"party 1 has been silent for 0\.3 s"):
-            _swap(first, bytes(size))  # 20 MiB do not even get out
+            swap(first, bytes(size))  # 20 MiB do not even get out
         assert 0.25 < time.perf_counter() - started < 3
 
 
@@ -185,7 +173,7 @@ def test_patience_is_for_silence_and_not_for_the_whole() -> None:
     with sockets() as (raw, mine):
         sender = threading.Thread(target=dribble)
         sender.start()
-        assert _receive(Link(mine, "party 1", 0.6), 4) == b"slow"  # 1.2 s in all
+        assert receive(Link(mine, "party 1", 0.6), 4) == b"slow"  # 1.2 s in all
         sender.join()
 
 
@@ -195,10 +183,10 @@ def test_peer_that_computes_and_does_not_read_is_not_taken_for_dead(monkeypatch:
 
     def busy() -> bytes:
         time.sleep(4)  # our buffers are full, its kernel says so again and again
-        return _swap(second, b"done", len(payload))
+        return swap(second, b"done", len(payload))
 
     with links() as (first, second):
-        got = together(lambda: _swap(first, payload, 4), busy)
+        got = together(lambda: swap(first, payload, 4), busy)
     assert got == (b"done", payload)
 
 
@@ -212,19 +200,19 @@ def test_failure_reaches_the_peer_as_a_sentence(size: int) -> None:
         first.close()
 
     with links() as (first, second):
-        _, caught = outcomes(give_up, lambda: _swap(second, bytes(size)))
+        _, caught = outcomes(give_up, lambda: swap(second, bytes(size)))
     assert isinstance(caught, PeerError)
     assert str(caught) == "party 0 gave up: the disk is full: free some."
 
 
 def test_failure_is_heard_although_the_connection_is_reset() -> None:
     with links() as (first, second):
-        _send(second, b"never read")
+        send(second, b"never read")
         first.fail("out of memory.")
         first.close()
         time.sleep(0.1)
         with pytest.raises(PeerError, match=r"^party 0 gave up: out of memory\.$"):
-            _swap(second, bytes(8))
+            swap(second, bytes(8))
 
 
 def test_failure_is_heard_by_who_waits_for_a_control_message() -> None:
@@ -236,12 +224,12 @@ def test_failure_is_heard_by_who_waits_for_a_control_message() -> None:
 
 def test_failure_of_a_hostile_peer_is_one_printable_line() -> None:
     sent = frame(FAILURE, b"a\x1b[2J\nb\x07 \xff")
-    assert _reads(sent, lambda link: _receive(link, 8)) == "party 1 gave up: a[2J b \N{REPLACEMENT CHARACTER}"
+    assert _reads(sent, lambda link: receive(link, 8)) == "party 1 gave up: a[2J b \N{REPLACEMENT CHARACTER}"
 
 
 def test_oversized_failure_is_not_read() -> None:
     sent = frame(FAILURE, b"", length=1 << 40)
-    assert "where 8 were due" in _reads(sent, lambda link: _receive(link, 8))
+    assert "where 8 were due" in _reads(sent, lambda link: receive(link, 8))
 
 
 def test_fail_neither_raises_nor_waits_when_nobody_listens() -> None:
@@ -265,76 +253,3 @@ def _fill(link: Link) -> None:
             link.connection.send(bytes(1 << 16))
     except BlockingIOError:
         pass
-
-
-# Meeting.
-
-
-def test_connect_and_accept_meet() -> None:
-    with listen("127.0.0.1", 0) as server:
-        host, port = server.getsockname()
-        first, second = together(
-            lambda: accept(server, "party 1", 5, 5), lambda: connect(host, port, "party 0", 5, 5)
-        )
-    assert together(lambda: _swap(first, b"0"), lambda: _swap(second, b"1")) == (b"1", b"0")
-    first.close()
-    second.close()
-
-
-def test_client_may_come_before_the_model_owner_listens() -> None:
-    with listen("127.0.0.1", 0) as server:
-        port = server.getsockname()[1]
-
-    def late() -> Link:
-        time.sleep(0.4)
-        with listen("127.0.0.1", port) as server:
-            return accept(server, "party 1", 5, 5)
-
-    first, second = together(late, lambda: connect("127.0.0.1", port, "party 0", 5, 5))
-    first.close()
-    second.close()
-
-
-def _free_port() -> int:
-    with listen("127.0.0.1", 0) as server:
-        return server.getsockname()[1]
-
-
-@pytest.mark.parametrize(
-    ("host", "reason"), [("127.0.0.1", "Connection refused"), ("." * 3, ""), ("no.such.host.invalid", "")]
-)
-def test_nobody_listens(host: str, reason: str) -> None:
-    port = _free_port()
-    started = time.monotonic()
-    with pytest.raises(PeerError) as caught:
-        connect(host, port, "party 0 (model owner)", 0.3, 5)
-    assert str(caught.value).startswith(f"party 0 (model owner) is not at {host}:{port} ({reason}")
-    assert "tried for 0.3 s" in str(caught.value)
-    if host == "127.0.0.1":
-        assert 0.2 < time.monotonic() - started < 2
-
-
-def test_nobody_comes() -> None:
-    with listen("127.0.0.1", 0) as server:
-        port = server.getsockname()[1]
-        with pytest.raises(PeerError) as caught:
-            accept(server, "party 1 (client)", 0.3, 5)
-    assert str(caught.value) == f"party 1 (client) did not come to 127.0.0.1:{port} within 0.3 s: start it."
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1", ".."])
-def test_address_that_cannot_be_listened_on(host: str) -> None:
-    with listen("127.0.0.1", 0) as server:
-        port = server.getsockname()[1]  # taken, where the host is ours
-        with pytest.raises(UserError, match=rf"Cannot listen on {host}:{port} \(.+\): choose another"):
-            listen(host, port)
-
-
-def test_port_is_free_again_after_a_run() -> None:
-    with listen("127.0.0.1", 0) as server:
-        port = server.getsockname()[1]
-        client = socket.create_connection(("127.0.0.1", port))
-        accepted, _ = server.accept()
-        accepted.close()
-        client.close()
-    listen("127.0.0.1", port).close()
