@@ -41,7 +41,11 @@ def command(rendezvous: str, wait: float, threads: int, events: bool) -> None:
 
         torch.set_num_threads(threads)
         links = [accept(server, "a party", wait, patience=120.0) for _ in range(2)]
-    client, seeds = welcome(links)
-    sent = serve(client, seeds)
+    try:
+        client, seeds = welcome(links)
+        sent = serve(client, seeds)
+    finally:
+        for link in links:
+            link.close()
     if not events:
         click.echo(f"dealt {sent / 1e6:.3f} MB of corrections to party 1.")

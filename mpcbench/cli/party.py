@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mpcbench.cli.workload import network_option
+
 if TYPE_CHECKING:
     import torch
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dealer", metavar="HOST:PORT", help="Where `mpcbench dealer` listens, if the provider is one."
 )
+@network_option
 @click.option("--prompt", help="Client: the text to continue.")
 @click.option("--token-ids", type=click.Path(path_type=Path), hidden=True)
 @click.option("--repetitions", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Client's.")
@@ -80,6 +83,7 @@ def end_with_launcher() -> None:
 def _check(rank: int, shares: Path, options: dict[str, Any]) -> None:
     """What can be known without a peer is said before waiting for one."""
     from mpcbench.errors import UserError
+    from mpcbench.parties.network import load_link
 
     given = sum(options[name] is not None for name in ("prompt", "token_ids"))
     if rank == 1 and given != 1:
@@ -88,6 +92,7 @@ def _check(rank: int, shares: Path, options: dict[str, Any]) -> None:
         raise UserError("The prompt is the client's secret: give --prompt to the party with --rank 1 alone.")
     if not shares.is_dir():
         raise UserError(f"There is no folder {shares}: name this party's folder that mpcbench export wrote.")
+    load_link(options["network"])
     for file in (options["out"], options["logits"]):
         if file is not None and (file.is_dir() or not os.access(file.parent, os.W_OK)):
             raise UserError(f"Cannot write {file}: name a file in a folder that exists and can be written.")
@@ -111,13 +116,14 @@ def _meet(rank: int, rendezvous: str, wait: float, patience: float, events: bool
 
 def _take_part(
     rank: int, shares: Path, link: Link, events: bool, *, protocol: str, provider: str | None,
-    dealer: str | None, wait: float, prompt: str | None,
+    dealer: str | None, wait: float, network: str, prompt: str | None,
     token_ids: Path | None, repetitions: int, warmups: int, threads: int | None, out: Path | None,
     logits: Path | None,
 ) -> Outcome:  # fmt: skip
     from safetensors.torch import load_file, save_file
 
     from mpcbench.errors import PeerError, UserError
+    from mpcbench.parties.network import load_link
     from mpcbench.parties.party import Job, take_part
     from mpcbench.secure.protocol import load_protocol
 
@@ -128,7 +134,7 @@ def _take_part(
         threads = threads or max(1, (os.cpu_count() or 2) // 2)
         chosen = load_protocol(protocol, provider)
         source = _dealer(chosen, dealer, wait)
-        job = Job(rank, shares, chosen, threads, tokens, repetitions, warmups, source)
+        job = Job(rank, shares, chosen, threads, tokens, repetitions, warmups, source, load_link(network))
     except (UserError, PeerError) as error:
         link.fail(str(error))
         raise

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 DEFAULT_PROMPT = "The sun rises in the east and sets in the west. The capital of France is"
 
+network_option = click.option(
+    "--network", default="loopback", show_default=True, envvar="MPCBENCH_NETWORK", show_envvar=True,
+    help="The link to emulate: loopback, lan, geo, wan, or a YAML file.",
+)  # fmt: skip
+
 _OPTIONS = (
     click.option("--protocol", default="crypten", show_default=True, help="A protocol's name or YAML file."),
     click.option("--provider", help="Who makes the correlated randomness: dealer, or first-party, which is "
@@ -33,6 +38,7 @@ _OPTIONS = (
                  help="Threads of each party [default: half the cores]."),
     click.option("--rendezvous", default="127.0.0.1:0", show_default=True,
                  help="HOST:PORT where the parties meet; port 0 is a free one."),
+    network_option,
     click.option("--check-ranges", is_flag=True,
                  help="Run the graph in plaintext beside, and note the first value outside its range."),
     click.option("--calibration-data", metavar="FILE",
@@ -57,15 +63,17 @@ def workload_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def settings(
     checkpoint: Checkpoint, *, protocol: str, provider: str | None, prompt: str, tokens: int | None,
     embedding: str, repetitions: int, warmups: int, threads: int | None, rendezvous: str,
-    check_ranges: bool = False,
+    check_ranges: bool = False, network: str = "loopback",
 ) -> Settings:  # fmt: skip
     """The measurement that these options describe; raises UserError for a prompt that is too short."""
     from mpcbench.errors import UserError
     from mpcbench.parties.handshake import address
+    from mpcbench.parties.network import load_link
     from mpcbench.pipeline.measure import Settings
     from mpcbench.secure.protocol import load_protocol
 
     address(rendezvous)
+    link = load_link(network)
     chosen = load_protocol(protocol, provider)
     ids = checkpoint.tokenizer(prompt, return_tensors="pt").input_ids
     if tokens is not None and ids.shape[1]:
@@ -78,7 +86,17 @@ def settings(
         )
     threads = threads or max(1, (os.cpu_count() or 2) // 2)
     return Settings(
-        protocol, chosen, prompt, ids, embedding, repetitions, warmups, threads, rendezvous, check_ranges
+        protocol,
+        chosen,
+        prompt,
+        ids,
+        embedding,
+        repetitions,
+        warmups,
+        threads,
+        rendezvous,
+        check_ranges,
+        link,
     )
 
 

@@ -24,6 +24,7 @@ class Hello:
     tokens: int = 0
     repetitions: int = 0
     warmups: int = 0
+    network: str = ""
 
 
 def greet(link: Link, mine: Hello, max_tokens: int) -> Hello:
@@ -41,7 +42,7 @@ def greet(link: Link, mine: Hello, max_tokens: int) -> Hello:
 
 def _read(message: dict[str, Any], peer: str) -> Hello:
     kinds = {"version": str, "rank": int, "sharing": str, "graph_sha256": str, "protocol_sha256": str,
-             "tokens": int, "repetitions": int, "warmups": int}  # fmt: skip
+             "tokens": int, "repetitions": int, "warmups": int, "network": str}  # fmt: skip
     if set(message) != set(kinds) or any(type(message[name]) is not kind for name, kind in kinds.items()):
         raise PeerError(f"{peer} greets in another format: install the same mpcbench on both sides.")
     return Hello(**message)
@@ -58,6 +59,8 @@ def _difference(mine: Hello, theirs: Hello, peer: str) -> str | None:
         return "the two share folders are of different exports: use party0 and party1 of one export."
     if theirs.protocol_sha256 != mine.protocol_sha256:
         return "the parties use different protocol files: give both the same --protocol."
+    if theirs.network != mine.network:
+        return "the parties are to emulate different links: give both the same --network."
     return None
 
 

@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mpcbench.errors import PeerError, UserError
+from mpcbench.parties.network import NO_EMULATION, LinkProfile
 from mpcbench.parties.party import Outcome, party_name
 from mpcbench.parties.result import PartyResult
 from mpcbench.progress import Progress, silent
@@ -38,7 +39,8 @@ DEALER = "the dealer"
 class LocalRun:
     """Both parties here: folder with ``party0`` and ``party1``, protocol name or file, token ids (1, S).
 
-    ``provider`` makes the correlated randomness; None leaves that to the protocol file.
+    ``provider`` makes the correlated randomness; None leaves that to the protocol file. ``network`` is the
+    link to emulate.
     """
 
     shares: Path
@@ -49,6 +51,7 @@ class LocalRun:
     threads: int
     rendezvous: str = "127.0.0.1:0"
     provider: str | None = None
+    network: LinkProfile = NO_EMULATION
 
 
 def run_here(run: LocalRun, progress: Progress = silent) -> Outcome:
@@ -96,7 +99,8 @@ def _command(run: LocalRun, rank: int, rendezvous: str, dealer: str | None, fold
     command = [
         sys.executable, "-m", "mpcbench", "party", "--rank", str(rank), "--rendezvous", rendezvous,
         "--shares", str(run.shares / f"party{rank}"), "--protocol", run.protocol,
-        "--threads", str(run.threads), "--events", "--out", str(folder / f"result{rank}.json"),
+        "--threads", str(run.threads), "--network", run.network.origin, "--events",
+        "--out", str(folder / f"result{rank}.json"),
     ]  # fmt: skip
     if run.provider is not None:
         command += ["--provider", run.provider]

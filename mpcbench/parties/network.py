@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from mpcbench.documents import parse_yaml
 from mpcbench.errors import UserError
+
+Backend = Literal["transport"]
+BACKENDS: dict[str, str] = {"transport": "each party holds back what it sends"}
+"""Who makes a link as slow as its profile says."""
 
 LOOPBACK = "loopback"
 UNLIMITED = "unlimited"
@@ -28,14 +33,16 @@ _REQUIRED, _OPTIONAL = ("bandwidth", "round_trip"), ("summary", "source")
 class LinkProfile:
     """A link: ``bandwidth`` in bits a second in each direction (None: unlimited), ``round_trip`` in seconds.
 
-    Both directions are independent and alike. ``summary`` and ``source`` are words for people.
+    Both directions are independent and alike. ``summary`` and ``source`` are words for people, ``origin``
+    is what :func:`load_link` read it from.
     """
 
     name: str
     bandwidth: float | None
     round_trip: float
-    summary: str = ""
-    source: str = ""
+    summary: str = field(default="", compare=False)
+    source: str = field(default="", compare=False)
+    origin: str = field(default="", compare=False)
 
     @property
     def one_way(self) -> float:
@@ -59,6 +66,9 @@ class LinkProfile:
         return f"{_rate(self.bandwidth)}, {self.round_trip * 1e3:g} ms round trip"
 
 
+NO_EMULATION = LinkProfile(LOOPBACK, None, 0.0, origin=LOOPBACK)
+
+
 def available() -> dict[str, Path]:
     """The files of the packaged profiles by name, from the quickest link to the slowest."""
     order = {LOOPBACK: 0, "lan": 1, "geo": 2, "wan": 3}
@@ -80,39 +90,38 @@ def load_link(name: str) -> LinkProfile:
         raise UserError(
             f"There is no link {name}: choose {', '.join(packaged)}, or name a YAML file."
         ) from None
-    body = parse_yaml(text, str(path))
-    return parse_link(body, path.stem, str(path))
+    return parse_link(parse_yaml(text, str(path)), path.stem, str(path), name)
 
 
-def parse_link(body: object, name: str, origin: str) -> LinkProfile:
-    """Check the content of a profile's file; raises UserError as :func:`load_link` does."""
+def parse_link(body: object, name: str, path: str, origin: str) -> LinkProfile:
+    """Check the content of the profile's file ``path``; raises UserError as :func:`load_link` does."""
     if not isinstance(body, dict):
-        raise UserError(f"{origin} describes no link: write `bandwidth: 100 Mbit/s` and `round_trip: 40 ms`.")
+        raise UserError(f"{path} describes no link: write `bandwidth: 100 Mbit/s` and `round_trip: 40 ms`.")
     for key in body:
         if key not in (*_REQUIRED, *_OPTIONAL):
             allowed = ", ".join((*_REQUIRED, *_OPTIONAL))
-            raise UserError(f"{origin}: {key!r} is unknown: allowed are {allowed}.")
+            raise UserError(f"{path}: {key!r} is unknown: allowed are {allowed}.")
     bandwidth = None
     if body.get("bandwidth") != UNLIMITED:
-        bandwidth = _quantity(body.get("bandwidth"), "bandwidth", _BANDWIDTHS, "100 Mbit/s", origin)
-    round_trip = _quantity(body.get("round_trip"), "round_trip", _TIMES, "40 ms", origin)
-    return LinkProfile(name, bandwidth, round_trip, *(str(body.get(key, "")) for key in _OPTIONAL))
+        bandwidth = _quantity(body.get("bandwidth"), "bandwidth", _BANDWIDTHS, "100 Mbit/s", path)
+    round_trip = _quantity(body.get("round_trip"), "round_trip", _TIMES, "40 ms", path)
+    return LinkProfile(name, bandwidth, round_trip, *(str(body.get(key, "")) for key in _OPTIONAL), origin)
 
 
-def _quantity(value: object, key: str, units: dict[str, float], example: str, origin: str) -> float:
+def _quantity(value: object, key: str, units: dict[str, float], example: str, path: str) -> float:
     """A number with its unit in base units; a bandwidth of nothing is as wrong as one without a unit."""
     hint = f"write a number and a unit ({', '.join(units)}), such as `{key}: {example}`"
     if value is None:
-        raise UserError(f"{origin} has no {key}: {hint}.")
+        raise UserError(f"{path} has no {key}: {hint}.")
     match = _QUANTITY.fullmatch(str(value))
     if match is None:
-        raise UserError(f"{origin}: {key} {str(value)!r} is no quantity: {hint}.")
+        raise UserError(f"{path}: {key} {str(value)!r} is no quantity: {hint}.")
     number, unit = float(match[1]), match[2]
     if unit not in units:
         wrong = f"has no unit it could be read with ({unit})" if unit else "has no unit"
-        raise UserError(f"{origin}: {key} {str(value)!r} {wrong}: {hint}.")
+        raise UserError(f"{path}: {key} {str(value)!r} {wrong}: {hint}.")
     if not math.isfinite(number) or (number == 0 and units is _BANDWIDTHS):
-        raise UserError(f"{origin}: {key} {str(value)!r} lets nothing through: {hint}.")
+        raise UserError(f"{path}: {key} {str(value)!r} lets nothing through: {hint}.")
     return number * units[unit]
 
 

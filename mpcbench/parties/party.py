@@ -14,6 +14,7 @@ import mpcbench
 from mpcbench.errors import PeerError
 from mpcbench.graph.shares import ShareFolder, read_shares
 from mpcbench.parties.handshake import Hello, greet
+from mpcbench.parties.network import NO_EMULATION, Backend, LinkProfile
 from mpcbench.parties.result import Inference, Line, PartyResult, average
 from mpcbench.progress import Progress, silent
 from mpcbench.records.environment import peak_memory_bytes
@@ -40,7 +41,8 @@ def party_name(rank: int) -> str:
 class Job:
     """What one party is to do. The client has ``tokens`` (1, S) and the counts, the model owner none.
 
-    ``dealer`` is the link to the dealer, None where the protocol has another provider.
+    ``dealer`` is the link to the dealer, None where the protocol has another provider. ``network`` is what
+    its links are to be like, and ``backend`` who sees to that, see :data:`mpcbench.parties.network.BACKENDS`.
     """
 
     rank: int
@@ -51,6 +53,8 @@ class Job:
     repetitions: int = 1
     warmups: int = 0
     dealer: Link | None = None
+    network: LinkProfile = NO_EMULATION
+    backend: Backend = "transport"
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ def take_part(job: Job, link: Link, progress: Progress = silent) -> Outcome:
     try:
         folder = read_shares(job.shares, job.rank)
         client = greet(link, _hello(job, folder), folder.graph.max_tokens)
-        probe = _probe(link)
+        _emulate(job, link)
+        probe = _probe(link, job.network.bandwidth)
         communicator = LinkCommunicator(job.rank, link)
         provider = _provider(job, communicator)
         return _Session(job, folder, client, communicator, provider, probe, progress).run()
@@ -85,26 +90,38 @@ def take_part(job: Job, link: Link, progress: Progress = silent) -> Outcome:
 def _hello(job: Job, folder: ShareFolder) -> Hello:
     workload = (0, 0, 0) if job.tokens is None else (job.tokens.shape[1], job.repetitions, job.warmups)
     hashes = (folder.graph.sha256(), job.protocol.sha256())
-    return Hello(mpcbench.__version__, job.rank, folder.sharing, *hashes, *workload)
+    network = job.network.describe()
+    return Hello(mpcbench.__version__, job.rank, folder.sharing, *hashes, *workload, network)
 
 
-def _probe(link: Link, trips: int = 20, megabytes: int = 8) -> tuple[float, float]:
-    """Round-trip seconds (median) and bytes a second in one direction while both send."""
+def _emulate(job: Job, peer: Link) -> None:
+    """Slow both links down at this end, where the transport is to do that; the other ends do the same."""
+    if job.backend == "transport" and job.network.emulated:
+        for link in filter(None, (peer, job.dealer)):
+            link.emulate(job.network.bandwidth, job.network.one_way)
+
+
+def _probe(link: Link, bandwidth: float | None, trips: int = 20) -> tuple[float, float]:
+    """Round-trip seconds (median) and bytes a second in one direction while both send.
+
+    It sends 8 MiB, or what a line of ``bandwidth`` bits a second carries in a second.
+    """
     times = []
     for _ in range(trips):
         started = time.perf_counter()
         link.swap_control({})
         times.append(time.perf_counter() - started)
-    # Both parties send before they receive, so one exchange takes one one-way delay.
-    trip = 2 * sorted(times)[trips // 2]
-    block = bytearray(megabytes << 20)
+    # Both parties send before they receive, so one exchange takes one one-way delay; the quickest of them
+    # is what the first byte of the block needs.
+    times.sort()
+    block = bytearray(min(8 << 20, int(bandwidth / 8) + 1) if bandwidth else 8 << 20)
     before = link.wire.payload_sent
     started = time.perf_counter()
     link.exchange([memoryview(block)], [memoryview(bytearray(len(block)))])
     seconds = time.perf_counter() - started
     link.wire.payload_sent = before
     link.wire.other_sent += len(block)
-    return trip, len(block) / max(seconds - trip / 2, 1e-9)
+    return 2 * times[trips // 2], len(block) / max(seconds - times[0], 1e-9)
 
 
 class _Session:
@@ -185,6 +202,7 @@ class _Session:
             other_bytes_sent=self.link.wire.other_sent,
             round_trip_seconds=self.probe[0],
             bandwidth_bytes_per_second=self.probe[1],
+            link_backend=self.job.backend if self.job.network.emulated else "none",
         )
 
 

@@ -79,6 +79,7 @@ class PartyResult(BaseModel):
     other_bytes_sent: int
     round_trip_seconds: float
     bandwidth_bytes_per_second: float
+    link_backend: str = "none"
 
 
 Pair = tuple[PartyResult, PartyResult]

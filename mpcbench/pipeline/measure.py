@@ -17,6 +17,7 @@ import mpcbench
 from mpcbench.accuracy import Evaluation, agreement
 from mpcbench.checkpoints import Checkpoint
 from mpcbench.parties.launcher import LocalRun, run_here
+from mpcbench.parties.network import NO_EMULATION, LinkProfile
 from mpcbench.parties.party import Outcome
 from mpcbench.parties.result import merge_latency, merge_ledgers, merge_openings
 from mpcbench.pipeline.check import range_note
@@ -53,6 +54,7 @@ class Settings:
     threads: int
     rendezvous: str = "127.0.0.1:0"
     check_ranges: bool = False
+    network: LinkProfile = NO_EMULATION
 
     def key(self, checkpoint_sha256: str, task: list) -> str:
         """What makes two runs the same measurement; a comparison skips runs whose key it finds."""
@@ -61,6 +63,8 @@ class Settings:
             self.embedding, self.repetitions, self.warmups, self.threads, task,
         ]  # fmt: skip
         parts += ["ranges checked"] if self.check_ranges else []
+        if self.network != NO_EMULATION:
+            parts += [self.network.name, self.network.bandwidth, self.network.round_trip]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -68,14 +72,14 @@ def measure(
     shares: Path, info: ModelInfo, checkpoint: Checkpoint, original: Checkpoint, settings: Settings,
     evaluation: Evaluation | None, key: str, progress: Progress = silent,
 ) -> Record:  # fmt: skip
-    """Run both parties on loopback and return the record.
+    """Run both parties here and return the record.
 
     ``evaluation`` holds the plaintext scores of the checkpoint, None for a run without them.
     """
     outcome = run_here(
         LocalRun(
             shares, settings.protocol_name, settings.tokens, settings.repetitions, settings.warmups,
-            settings.threads, settings.rendezvous, settings.protocol.provider,
+            settings.threads, settings.rendezvous, settings.protocol.provider, settings.network,
         ),
         progress,
     )  # fmt: skip
@@ -93,7 +97,7 @@ def measure(
         model=info,
         protocol=_protocol_info(settings.protocol),
         parties=[result.party for result in outcome.results],
-        link=_link_info(outcome),
+        link=_link_info(outcome, settings.network),
         workload=_workload(settings),
         ledger=ledger,
         openings=merge_openings(outcome.results),
@@ -140,10 +144,13 @@ def _protocol_info(protocol: Protocol) -> ProtocolInfo:
     )
 
 
-def _link_info(outcome: Outcome) -> LinkInfo:
+def _link_info(outcome: Outcome, network: LinkProfile) -> LinkInfo:
     first, second = outcome.results
     return LinkInfo(
-        profile="loopback",
+        profile=network.name,
+        backend=" and ".join(dict.fromkeys((first.link_backend, second.link_backend))),
+        asked_bandwidth_bits_per_second=network.bandwidth,
+        asked_round_trip_seconds=network.round_trip,
         measured_round_trip_seconds=max(first.round_trip_seconds, second.round_trip_seconds),
         measured_bandwidth_bytes_per_second=min(
             first.bandwidth_bytes_per_second, second.bandwidth_bytes_per_second

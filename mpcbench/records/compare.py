@@ -19,6 +19,9 @@ MUST_MATCH: dict[str, Callable[[Record], object]] = {
     "protocol.ring_bits": lambda r: r.protocol.ring_bits,
     "protocol.provider": lambda r: r.protocol.provider,
     "link.profile": lambda r: r.link.profile,
+    "link.backend": lambda r: r.link.backend,
+    "link.asked_bandwidth_bits_per_second": lambda r: r.link.asked_bandwidth_bits_per_second,
+    "link.asked_round_trip_seconds": lambda r: r.link.asked_round_trip_seconds,
     "parties.device": lambda r: [party.device for party in r.parties],
     "parties.threads": lambda r: [party.threads for party in r.parties],
 }

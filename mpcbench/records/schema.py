@@ -123,9 +123,16 @@ class PartyInfo(_Part):
 
 
 class LinkInfo(_Part):
-    """The link asked for by name, and what was measured on it before the run."""
+    """The link asked for, and what was measured on it before the run.
+
+    ``backend`` made it so slow: ``transport``, ``netem`` or ``namespaces``; ``none`` where nothing was
+    emulated. ``asked_bandwidth_bits_per_second`` is None where it was not limited.
+    """
 
     profile: str
+    backend: str = "none"
+    asked_bandwidth_bits_per_second: float | None = None
+    asked_round_trip_seconds: Seconds = 0.0
     measured_round_trip_seconds: Seconds
     measured_bandwidth_bytes_per_second: float
 

@@ -52,11 +52,12 @@ def _replace(path: Path, text: str) -> None:
 
 
 def file_name(record: Record) -> str:
-    """A name to read: model, protocol, polynomial layers, tokens, and eight digits of the key."""
+    """A name to read: model, protocol, polynomial layers, tokens, link, and eight digits of the key."""
+    link = "" if record.link.profile == "loopback" else f"_{_slug(record.link.profile)}"
     model = _slug(record.model.name.rstrip("/").rsplit("/", 1)[-1])
     return (
         f"{model}_{_slug(record.protocol.name)}_l{len(record.model.polynomial_layers):02d}"
-        f"_t{record.workload.tokens}_{_slug(record.key)[:8]}.json"
+        f"_t{record.workload.tokens}{link}_{_slug(record.key)[:8]}.json"
     )
 
 

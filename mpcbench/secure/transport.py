@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from mpcbench.errors import PeerError
+from mpcbench.secure.delay import DelayLine
 
 _HEADER = struct.Struct("<BQ")
 _DATA, _CONTROL, _FAILURE = 1, 2, 3
@@ -62,6 +63,19 @@ class Link:
         self.role = role
         self.patience = patience
         self.wire = Wire()
+        self._line: DelayLine | None = None
+
+    def emulate(self, bandwidth: float | None, delay: float) -> None:
+        """From now on send at ``bandwidth`` bits a second (None: unlimited) and ``delay`` seconds late.
+
+        It concerns what this end sends; the peer does the same for its own direction.
+        """
+        self._line = DelayLine(self.connection, bandwidth, delay)
+
+    @property
+    def emulated(self) -> tuple[float | None, float] | None:
+        """Bandwidth and delay that this end emulates, None when it does not."""
+        return (self._line.bandwidth, self._line.delay) if self._line is not None else None
 
     def exchange(self, out: Sequence[memoryview], into: Sequence[memoryview]) -> float:
         """Send ``out`` and receive ``into``, at the same time; returns the seconds spent waiting.
@@ -135,7 +149,9 @@ class Link:
             self._send_all([memoryview(_HEADER.pack(_FAILURE, len(body))), memoryview(body)])
 
     def close(self) -> None:
-        """Close the connection; safe to call twice."""
+        """Close the connection, once what is still on an emulated line has left; safe to call twice."""
+        if self._line is not None:
+            self._line.close(self.patience)
         self.connection.close()
 
     def _check_header(self, kind: int, length: int, expected: int) -> None:
@@ -178,7 +194,7 @@ class Link:
         view = outgoing[0].cast("B") if outgoing[0].nbytes else outgoing[0]
         if view.nbytes:
             try:
-                sent = self.connection.send(view[:_CHUNK])
+                sent = (self._line or self.connection).send(view[:_CHUNK])
             except BlockingIOError:
                 return False
             except OSError as error:
@@ -209,11 +225,16 @@ class Link:
 
     def _block(self, to_send: bool, to_receive: bool) -> float:
         started = time.perf_counter()
-        me = [self.connection]
+        readable = [self.connection] if to_receive else []
+        writable = []
+        if to_send and self._line is not None:
+            readable.append(self._line)  # readable when it takes more
+        elif to_send:
+            writable.append(self.connection)
         waited = 0.0
         while True:
             left = max(0.0, min(1.0, self.patience - waited))
-            ready = select.select(me if to_receive else [], me if to_send else [], [], left)
+            ready = select.select(readable, writable, [], left)
             waited = time.perf_counter() - started
             if any(ready):
                 return waited

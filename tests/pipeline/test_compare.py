@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mpcbench.errors import UserError
+from mpcbench.parties.network import load_link
 from mpcbench.pipeline.compare import check_counts
 from mpcbench.pipeline.compare import compare as _compare
 from mpcbench.progress import silent
@@ -90,6 +91,7 @@ def test_a_key_tells_everything_apart_that_changes_a_measurement(plan):
     keys = [
         key(), key(sha256="b"), key(task=("arc", "2", None)), key(task=("arc", "1", 5)),
         key(changed(plan, embedding="private")), key(changed(plan, repetitions=2)),
+        key(changed(plan, network=load_link("wan"))), key(changed(plan, network=load_link("lan"))),
         key(changed(plan, warmups=1)), key(changed(plan, threads=2)), key(changed(plan, protocol=coarser)),
         key(changed(plan, tokens=other_tokens)), key(changed(plan, tokens=plan.settings.tokens[:, :-1])),
     ]  # fmt: skip

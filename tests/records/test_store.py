@@ -21,6 +21,11 @@ def test_a_record_comes_back_as_it_went(tmp_path: Path) -> None:
     assert [item.name for item in path.parent.iterdir()] == [path.name]
 
 
+def test_the_file_name_names_a_link_that_is_not_loopback() -> None:
+    record = make_record(8, link="wan")
+    assert store.file_name(record) == f"smollm2-135m_crypten_l08_t16_wan_{record.key[:8]}.json"
+
+
 def test_the_file_name_of_a_folder_or_a_hub_id_is_its_last_part() -> None:
     record = make_record(model="HuggingFaceTB/SmolLM2-135M-Instruct", protocol="My protocol")
     assert store.file_name(record).startswith("smollm2-135m-instruct_my-protocol_l00_t16_")

@@ -20,16 +20,20 @@ from mpcbench.secure.randomness.prg import SEED_BYTES, fresh_seed
 from mpcbench.secure.randomness.recipe import Kept
 from mpcbench.secure.transport import Link
 
+MAX_DELAY_SECONDS = 60.0
+"""The longest one-way delay that a dealer emulates because a party asks for it."""
+
 
 def welcome(links: list[Link]) -> tuple[Link, tuple[bytes, bytes]]:
     """Give each of the two parties that have connected its seed and the session's name.
 
     Returns party 1's link and both seeds. Raises PeerError when they are not one party 0 and one party 1
-    of this version.
+    of this version. A link that a party's end emulates is emulated at this end too.
     """
     session = secrets.token_hex(16)
     seeds = (fresh_seed(), fresh_seed())
     ranks: dict[int, Link] = {}
+    hellos: dict[int, dict] = {}
     for link in links:
         hello = link.hear()
         rank, version = hello.get("rank"), hello.get("version")
@@ -37,11 +41,19 @@ def welcome(links: list[Link]) -> tuple[Link, tuple[bytes, bytes]]:
             _refuse(links, f"the dealer runs mpcbench {mpcbench.__version__}: install the same everywhere.")
         if rank not in (0, 1) or rank in ranks:
             _refuse(links, "one party 0 and one party 1 must come to a dealer: give each its own --rank.")
-        ranks[rank] = link
+        ranks[rank], hellos[rank] = link, hello
     for rank, link in ranks.items():
+        _emulate(link, hellos[rank].get("emulated"))
         link.tell({"session": session})
         link.exchange([memoryview(seeds[rank])], [])
     return ranks[1], seeds
+
+
+def _emulate(link: Link, emulated: object) -> None:
+    """Slow down what this end sends as the party slows down what it sends: ``[bandwidth, delay]`` or None."""
+    match emulated:
+        case [None | float() | int() as bandwidth, float() | int() as delay]:
+            link.emulate(bandwidth and max(bandwidth, 1.0), min(max(delay, 0.0), MAX_DELAY_SECONDS))
 
 
 def _refuse(links: list[Link], sentence: str) -> None:
@@ -78,7 +90,7 @@ def serve(link: Link, seeds: tuple[bytes, bytes]) -> int:
 
 def enrol(link: Link, rank: int) -> tuple[str, bytes]:
     """A party's side of :func:`welcome`: the session's name and this party's seed."""
-    link.tell({"rank": rank, "version": mpcbench.__version__})
+    link.tell({"rank": rank, "version": mpcbench.__version__, "emulated": link.emulated})
     session = link.hear().get("session")
     if not isinstance(session, str) or len(session) != 32:
         raise PeerError(f"{link.peer} is no dealer of this version: start `mpcbench dealer` there.")

@@ -152,6 +152,18 @@ def test_strangers_are_refused(hellos: tuple, words: str) -> None:
         assert words in str(failure)
 
 
+@pytest.mark.parametrize("emulated", [None, (None, 0.01), (1e6, 0.02)])
+def test_dealer_emulates_what_the_party_does(emulated: tuple | None) -> None:
+    with links() as (first, dealer_first), links() as (second, dealer_second):
+        if emulated is not None:
+            second.emulate(*emulated)
+        for rank, link in enumerate((first, second)):
+            hello = {"rank": rank, "version": mpcbench.__version__, "emulated": link.emulated}
+            link.tell(hello)
+        together(lambda: welcome([dealer_first, dealer_second]), lambda: (first.hear(), second.hear()))
+        assert (dealer_first.emulated, dealer_second.emulated) == (None, emulated)
+
+
 def test_party_that_goes_away_ends_the_dealer() -> None:
     with dealer() as (first, second, ended):
         _providers(first, second)
