@@ -110,7 +110,8 @@ class _Run:
 
     def _stage(self, student: Student, teacher: Teacher, judge: Judge, layers: list[int], state: State):
         recipe, accelerator = self.recipe, self.accelerator
-        new = [layer for layer in layers if layer not in student.polynomials]
+        again = recipe.polynomials.refit and state.step == 0
+        new = [layer for layer in layers if again or layer not in student.polynomials]
         add_polynomials(student, new, recipe.polynomials, for_calibration(self.parts).fit, recipe.seed,
                         self.progress)  # fmt: skip
         head = None if self.plan.teacher is None else teacher.model.lm_head

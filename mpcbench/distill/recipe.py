@@ -37,7 +37,8 @@ class Polynomials(_Strict):
     ``layers``: numbers of replaced layers; several are stages, each starting from the last one's result.
     ``shared``: one polynomial for all channels of a layer, as in the study; else one a channel.
     ``start``: ``calibrated`` is the closed-form fit of :mod:`mpcbench.distill.fit`, ``series`` SiLU's
-    Taylor series at 0, ``random`` standard normal coefficients.
+    Taylor series at 0, ``random`` standard normal coefficients. ``refit``: a stage starts the layers of
+    earlier stages anew as well, on what the layers before them put out by then.
     """
 
     layers: list[Annotated[int, Field(ge=0)] | Literal["all"]] = Field([8], min_length=1)
@@ -45,6 +46,7 @@ class Polynomials(_Strict):
     shared: bool = False
     placement: str = "least-sensitive"
     start: Literal["calibrated", "series", "random"] = "calibrated"
+    refit: bool = False
 
 
 class Teacher(_Strict):

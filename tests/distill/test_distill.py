@@ -68,6 +68,22 @@ def test_stages_grow_and_each_starts_from_the_last(tmp_path):
     assert steps == sorted(steps) and steps[-1] == (2, 6)
 
 
+@pytest.mark.parametrize("refit", [True, False])
+def test_a_stage_can_start_earlier_layers_anew(tmp_path, refit):
+    """Layer 3 is replaced before those that feed it: fitted again, it is as if all had come at once."""
+    still = {
+        "student": {"lora_rank": 0, "train_norms": False},
+        "optimiser": {"steps": 1, "coefficient_rate": 1e-12},
+    }
+    stages = {"layers": [1, "all"], "placement": "last", "refit": refit}
+    together = {"layers": ["all"], "placement": "last"}
+    original = checkpoint(layers=4)
+    _, ours = distill(plan(tmp_path / "stages", original, polynomials=stages, **still))
+    (at_once,) = distill(plan(tmp_path / "together", original, polynomials=together, **still))
+    found, expected = tensors(ours)["layer 3"], tensors(at_once)["layer 3"]
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-6) is refit
+
+
 def test_the_checkpoint_is_what_its_provenance_says(tmp_path):
     original = checkpoint()
     before = {name: tensor.clone() for name, tensor in original.model.state_dict().items()}
