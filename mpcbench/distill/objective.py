@@ -1,7 +1,7 @@
 """The loss, part by part, and what the teacher has to say for it.
 
 loss = kl * T^2 KL(teacher/T || student/T)     mean over tokens (Hinton et al., 2015, section 2)
-     + layer_mse * mean squared error of the outputs of the polynomial layers
+     + layer_mse * mean squared error of the outputs of the polynomial layers, mostly without first tokens
      + cross_entropy * cross-entropy of the next token of the text
      + gate_range * mean squared relative excess of |gate| over the range the polynomial was fitted on
 """
@@ -126,9 +126,11 @@ class Distillation(nn.Module):
                 logits = self.student.model.lm_head(hidden).float()
                 parts["cross_entropy"] = functional.cross_entropy(logits, batch.labels)
         if layers:
-            later = watch.counted[batch.real]
+            counted = watch.counted | (watch.first & goal.layer_mse_first)
             outputs = {layer: seen[layer][batch.real] for layer in layers}
-            parts["layer_mse"] = layer_error(outputs, targets.layers, later, goal.layer_mse_relative)
+            parts["layer_mse"] = layer_error(
+                outputs, targets.layers, counted[batch.real], goal.layer_mse_relative
+            )
         if goal.gate_range:
             parts["gate_range"] = torch.stack(list(watch.excess.values())).mean()
         watch.counted = None
@@ -194,7 +196,7 @@ def _logits(hidden: torch.Tensor, head: torch.Tensor, temperature: float) -> tor
 def layer_error(
     student: dict[int, torch.Tensor], teacher: dict[int, torch.Tensor], counted: torch.Tensor, relative: bool
 ) -> torch.Tensor:
-    """Mean over layers of the mean squared error of their outputs, without first tokens.
+    """Mean over layers of the mean squared error of their outputs at the tokens that are counted.
 
     student, teacher: layer -> [tokens, hidden]; counted: [tokens] bool. relative: each layer in units of
     the teacher's mean square. The outputs are those of the whole layer, on the residual stream.

@@ -77,12 +77,17 @@ class Student(_Strict):
 
 
 class Objective(_Strict):
-    """Weights of the parts of the loss; see :mod:`mpcbench.distill.objective` for each part."""
+    """Weights of the parts of the loss; see :mod:`mpcbench.distill.objective` for each part.
+
+    ``layer_mse_first``: whether ``layer_mse`` counts first tokens, where attention sinks sit: outputs a
+    hundred times larger than all others, and gradients to match.
+    """
 
     kl: Weight = 1.0
     temperature: Positive = 1.0
     layer_mse: Weight = 0.0
     layer_mse_relative: bool = False
+    layer_mse_first: bool = False
     cross_entropy: Weight = 0.0
     gate_range: Weight = 0.0
 

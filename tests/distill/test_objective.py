@@ -148,3 +148,19 @@ def test_a_teacher_of_ones_own_head_teaches_through_it():
     p, q = (m(BATCH.ids).logits[BATCH.real].log_softmax(-1) for m in (other, module.student.model))
     expected = functional.kl_div(q, p, reduction="batchmean", log_target=True)
     assert parts["kl"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_first_tokens_count_in_the_layers_error_if_asked():
+    model = tiny_llama()
+    with torch.no_grad():
+        model.model.embed_tokens.weight[[1, 8, 3]] *= 50  # the first tokens of BATCH
+    student = student_of(model)
+    without, withal = (
+        parts_of(student, model, Objective(layer_mse=1.0, layer_mse_first=first))["layer_mse"]
+        for first in (False, True)
+    )
+    with outputs_of(student.model, [0]) as own, outputs_of(model, [0]) as goal:
+        student.model(BATCH.ids), model(BATCH.ids)
+    everywhere = (own[0] - goal[0])[BATCH.real].square().mean()
+    torch.testing.assert_close(withal, everywhere)
+    assert not torch.isclose(without, withal)
