@@ -22,6 +22,7 @@ COMMANDS = {
     "distill": "Train a model with polynomial layers by a recipe.",
     "study": "Run all recipes and write the table of the study.",
     "export": "Capture a model and cut its weights into shares.",
+    "preprocess": "Make correlated randomness ahead of time, into files.",
     "party": "Start one party, here or on another host.",
     "certs": "Make certificates for a run on several hosts.",
     "dealer": "Make correlated randomness for two parties.",

@@ -46,8 +46,8 @@ def command(
 ) -> None:  # fmt: skip
     """Measure a model with several numbers of polynomial layers under two-party computation.
 
-    --protocol may name several, with commas between them; all then take their correlated randomness from
-    the dealer, unless --provider says otherwise.
+    --protocol may name several, with commas between them. Correlated randomness comes from a dealer, a
+    process of its own, unless --provider says otherwise.
 
     Writes one record a number of layers, tables (CSV, Markdown, LaTeX) and figures (PDF, PNG) to
     --results, and prints the table. A trained adapter is used where there is one for the model, else

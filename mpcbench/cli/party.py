@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     "--dealer", metavar="HOST:PORT", help="Where `mpcbench dealer` listens, if the provider is one."
 )
 @network_option
+@click.option("--material", type=click.Path(path_type=Path), metavar="DIR",
+              help="This party's folder of `mpcbench preprocess`, instead of a dealer.")  # fmt: skip
 @click.option("--prompt", help="Client: the text to continue.")
 @click.option("--token-ids", type=click.Path(path_type=Path), hidden=True)
 @click.option("--repetitions", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Client's.")
@@ -70,7 +72,7 @@ def command(
     finally:
         link.close()
     if not events:
-        _print(outcome, rank, shares)
+        _print(outcome, shares, options["protocol"], options["provider"])
 
 
 def end_with_launcher() -> None:
@@ -116,7 +118,7 @@ def _meet(rank: int, rendezvous: str, wait: float, patience: float, events: bool
 
 def _take_part(
     rank: int, shares: Path, link: Link, events: bool, *, protocol: str, provider: str | None,
-    dealer: str | None, wait: float, network: str, prompt: str | None,
+    dealer: str | None, material: Path | None, wait: float, network: str, prompt: str | None,
     token_ids: Path | None, repetitions: int, warmups: int, threads: int | None, out: Path | None,
     logits: Path | None,
 ) -> Outcome:  # fmt: skip
@@ -133,8 +135,12 @@ def _take_part(
             tokens = load_file(token_ids)["tokens"] if token_ids else _tokenize(shares, prompt)
         threads = threads or max(1, (os.cpu_count() or 2) // 2)
         chosen = load_protocol(protocol, provider)
-        source = _dealer(chosen, dealer, wait)
-        job = Job(rank, shares, chosen, threads, tokens, repetitions, warmups, source, load_link(network))
+        _check_provider(chosen, material)
+        source = _dealer(chosen, dealer, wait) if material is None else None
+        job = Job(
+            rank, shares, chosen, threads, tokens, repetitions, warmups, source, load_link(network),
+            material=material,
+        )  # fmt: skip
     except (UserError, PeerError) as error:
         link.fail(str(error))
         raise
@@ -159,10 +165,21 @@ def _dealer(protocol: Protocol, where: str | None, wait: float) -> Link | None:
     if where is None:
         raise UserError(
             f"Protocol {protocol.name} takes its correlated randomness from a dealer: start "
-            "`mpcbench dealer` and name it with --dealer HOST:PORT, or choose --provider first-party, "
-            "which is insecure."
+            "`mpcbench dealer` and name it with --dealer HOST:PORT, or give --material, or choose --provider "
+            "first-party, which is insecure."
         )
     return connect(*address(where), "the dealer", wait, patience=600.0)
+
+
+def _check_provider(protocol: Protocol, material: Path | None) -> None:
+    """Material stands in for the dealer and for nobody else."""
+    from mpcbench.errors import UserError
+
+    if material is not None and protocol.provider != "dealer":
+        raise UserError(
+            f"Material comes from a dealer and protocol {protocol.name} has another provider: "
+            "give --provider dealer as well."
+        )
 
 
 def _tokenize(shares: Path, prompt: str) -> torch.Tensor:
@@ -192,8 +209,9 @@ def emit(event: dict) -> None:
     sys.stdout.flush()
 
 
-def _print(outcome: Outcome, rank: int, shares: Path) -> None:
+def _print(outcome: Outcome, shares: Path, protocol: str, provider: str | None) -> None:
     from mpcbench.parties.result import merge_latency, merge_ledgers
+    from mpcbench.secure.protocol import load_protocol
 
     ledger, latency = merge_ledgers(outcome.results), merge_latency(outcome.results)
     online = ledger.online
@@ -201,6 +219,8 @@ def _print(outcome: Outcome, rank: int, shares: Path) -> None:
         f"online: {online.bytes / 1e6:.3f} MB by both parties, {online.rounds} rounds, "
         f"{latency.median_seconds:.2f} s (median of {len(latency.online_seconds)})"
     )
+    if load_protocol(protocol, provider).provider == "first-party":
+        click.echo("† Not secure, for development only: party 0 made the correlated randomness.")
     if outcome.logits is not None:
         from mpcbench.parties.tokenizer import read_tokenizer
 

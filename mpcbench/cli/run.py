@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 @click.argument("model", default="smollm2-135m")
 @click.option("--shares", type=click.Path(path_type=Path), metavar="DIR",
               help="Use this export of MODEL instead of cutting new shares.")  # fmt: skip
+@click.option("--material", type=click.Path(path_type=Path), metavar="DIR",
+              help="Randomness that `mpcbench preprocess` wrote, instead of a dealer.")  # fmt: skip
 @click.option("--accuracy/--no-accuracy", default=False, help="Score the checkpoint in plaintext as well.")
 @workload_options
 @json_option

@@ -63,7 +63,7 @@ def workload_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def settings(
     checkpoint: Checkpoint, *, protocol: str, provider: str | None, prompt: str, tokens: int | None,
     embedding: str, repetitions: int, warmups: int, threads: int | None, rendezvous: str,
-    check_ranges: bool = False, network: str = "loopback",
+    check_ranges: bool = False, network: str = "loopback", material: Path | None = None,
 ) -> Settings:  # fmt: skip
     """The measurement that these options describe; raises UserError for a prompt that is too short."""
     from mpcbench.errors import UserError
@@ -86,29 +86,18 @@ def settings(
         )
     threads = threads or max(1, (os.cpu_count() or 2) // 2)
     return Settings(
-        protocol,
-        chosen,
-        prompt,
-        ids,
-        embedding,
-        repetitions,
-        warmups,
-        threads,
-        rendezvous,
-        check_ranges,
-        link,
-    )
+        protocol, chosen, prompt, ids, embedding, repetitions, warmups, threads, rendezvous, check_ranges,
+        link, material,
+    )  # fmt: skip
 
 
 def several(checkpoint: Checkpoint, *, protocol: str, provider: str | None, **options: Any) -> list[Settings]:
-    """The measurements of one or several protocols, with one provider for all of them."""
+    """The measurements of one or several protocols."""
     from mpcbench.errors import UserError
 
     names = [name.strip() for name in protocol.split(",")]
     if len(set(names)) < len(names) or not all(names):
         raise UserError(f"--protocol {protocol} names a protocol twice, or none: name each once.")
-    if len(names) > 1:
-        provider = provider or "dealer"
     return [settings(checkpoint, protocol=name, provider=provider, **options) for name in names]
 
 

@@ -40,7 +40,8 @@ class LocalRun:
     """Both parties here: folder with ``party0`` and ``party1``, protocol name or file, token ids (1, S).
 
     ``provider`` makes the correlated randomness; None leaves that to the protocol file. ``network`` is the
-    link to emulate.
+    link to emulate. ``material`` is a folder with ``party0`` and ``party1`` of what a dealer made ahead of
+    time.
     """
 
     shares: Path
@@ -52,6 +53,7 @@ class LocalRun:
     rendezvous: str = "127.0.0.1:0"
     provider: str | None = None
     network: LinkProfile = NO_EMULATION
+    material: Path | None = None
 
 
 def run_here(run: LocalRun, progress: Progress = silent) -> Outcome:
@@ -72,7 +74,7 @@ def run_here(run: LocalRun, progress: Progress = silent) -> Outcome:
 
         try:
             dealer = None
-            if load_protocol(run.protocol, run.provider).provider == "dealer":
+            if run.material is None and load_protocol(run.protocol, run.provider).provider == "dealer":
                 process = start(DEALER, _dealer_command(run))
                 dealer = f"127.0.0.1:{_listening(process, events)}"
             owner = start(party_name(0), _command(run, 0, run.rendezvous, dealer, folder))
@@ -106,6 +108,8 @@ def _command(run: LocalRun, rank: int, rendezvous: str, dealer: str | None, fold
         command += ["--provider", run.provider]
     if dealer is not None:
         command += ["--dealer", dealer]
+    if run.material is not None:
+        command += ["--material", str(run.material / f"party{rank}")]
     if rank == 1:
         command += [
             "--token-ids", str(folder / "tokens.safetensors"), "--logits", str(folder / "logits.safetensors"),

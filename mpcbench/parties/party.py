@@ -26,6 +26,8 @@ from mpcbench.secure.interpreter import SecureInterpreter
 from mpcbench.secure.ledger import Ledger
 from mpcbench.secure.protocol import Protocol
 from mpcbench.secure.provider import FirstPartyProvider, Provider
+from mpcbench.secure.randomness.material import Material
+from mpcbench.secure.stored import StoredProvider
 from mpcbench.secure.substrate import install
 from mpcbench.secure.transport import Link
 
@@ -41,8 +43,9 @@ def party_name(rank: int) -> str:
 class Job:
     """What one party is to do. The client has ``tokens`` (1, S) and the counts, the model owner none.
 
-    ``dealer`` is the link to the dealer, None where the protocol has another provider. ``network`` is what
-    its links are to be like, and ``backend`` who sees to that, see :data:`mpcbench.parties.network.BACKENDS`.
+    ``dealer`` is the link to the dealer, ``material`` this party's folder of what a dealer made ahead of
+    time; both are None where the protocol has another provider. ``network`` is what the links are to be like,
+    and ``backend`` who sees to that, see :data:`mpcbench.parties.network.BACKENDS`.
     """
 
     rank: int
@@ -55,6 +58,7 @@ class Job:
     dealer: Link | None = None
     network: LinkProfile = NO_EMULATION
     backend: Backend = "transport"
+    material: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def take_part(job: Job, link: Link, progress: Progress = silent) -> Outcome:
         _emulate(job, link)
         probe = _probe(link, job.network.bandwidth)
         communicator = LinkCommunicator(job.rank, link)
-        provider = _provider(job, communicator)
+        provider = _provider(job, communicator, folder, client)
         return _Session(job, folder, client, communicator, provider, probe, progress).run()
     except Exception as error:
         link.fail(str(error))
@@ -203,10 +207,17 @@ class _Session:
             round_trip_seconds=self.probe[0],
             bandwidth_bytes_per_second=self.probe[1],
             link_backend=self.job.backend if self.job.network.emulated else "none",
+            stored_bytes=self.provider.stored_bytes(),
         )
 
 
-def _provider(job: Job, communicator: LinkCommunicator) -> Provider:
+def _provider(
+    job: Job, communicator: LinkCommunicator, folder: ShareFolder, client: Hello
+) -> Provider:  # fmt: skip
+    if job.material is not None:
+        material = Material(job.material, job.rank)
+        material.check(folder.graph.sha256(), job.protocol.sha256(), client.tokens)
+        return StoredProvider(communicator, material, client.warmups + client.repetitions)
     if job.dealer is None:
         return FirstPartyProvider(communicator)
     provider = DealerProvider(communicator, job.dealer)

@@ -16,6 +16,7 @@ from mpcbench.records.schema import (
     PartyInfo,
     Phase,
     PhaseLedger,
+    Storage,
 )
 
 
@@ -63,7 +64,8 @@ class Inference(BaseModel):
 class PartyResult(BaseModel):
     """One party's report: every repetition's times, and one ledger, with mean times, for all of them.
 
-    ``other_bytes_sent`` is what is no payload: greetings, probes, frame headers.
+    ``other_bytes_sent`` is what is no payload: greetings, probes, frame headers. ``stored_bytes`` are of
+    randomness made ahead of time: for the set-up, and for one inference.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -80,6 +82,7 @@ class PartyResult(BaseModel):
     round_trip_seconds: float
     bandwidth_bytes_per_second: float
     link_backend: str = "none"
+    stored_bytes: tuple[int, int] = (0, 0)
 
 
 Pair = tuple[PartyResult, PartyResult]
@@ -175,3 +178,9 @@ def merge_openings(parties: Pair) -> Openings:
     if (first.masked_openings, first.unmasked_openings) != (second.masked_openings, second.unmasked_openings):
         raise RuntimeError("the parties disagree on what was opened")
     return Openings(masked=first.masked_openings, unmasked=first.unmasked_openings)
+
+
+def merge_storage(parties: Pair) -> Storage | None:
+    """What both parties had on disk of randomness made ahead of time; None when they had nothing."""
+    setup, inference = zip(*(party.stored_bytes for party in parties), strict=True)
+    return Storage(setup_bytes=setup, inference_bytes=inference) if any(inference) else None

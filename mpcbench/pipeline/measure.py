@@ -19,7 +19,7 @@ from mpcbench.checkpoints import Checkpoint
 from mpcbench.parties.launcher import LocalRun, run_here
 from mpcbench.parties.network import NO_EMULATION, LinkProfile
 from mpcbench.parties.party import Outcome
-from mpcbench.parties.result import merge_latency, merge_ledgers, merge_openings
+from mpcbench.parties.result import merge_latency, merge_ledgers, merge_openings, merge_storage
 from mpcbench.pipeline.check import range_note
 from mpcbench.pipeline.truncation import truncations
 from mpcbench.progress import Progress, silent
@@ -31,6 +31,7 @@ RANDOMNESS = {
     "first-party": "party 0, CrypTen's trusted first party",
     "dealer": "a dealer, a process of its own that colludes with neither party",
 }
+AHEAD = "a dealer, a process of its own that colludes with neither party, ahead of time into files"
 SECURE_PROVIDERS = frozenset({"dealer"})
 MASKS = "Masks come from AES-128 in counter mode, with seeds from the operating system."
 EMBEDDING_NOTE = {
@@ -55,6 +56,7 @@ class Settings:
     rendezvous: str = "127.0.0.1:0"
     check_ranges: bool = False
     network: LinkProfile = NO_EMULATION
+    material: Path | None = None
 
     def key(self, checkpoint_sha256: str, task: list) -> str:
         """What makes two runs the same measurement; a comparison skips runs whose key it finds."""
@@ -65,6 +67,7 @@ class Settings:
         parts += ["ranges checked"] if self.check_ranges else []
         if self.network != NO_EMULATION:
             parts += [self.network.name, self.network.bandwidth, self.network.round_trip]
+        parts += ["dealt ahead of time"] if self.material else []
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -80,6 +83,7 @@ def measure(
         LocalRun(
             shares, settings.protocol_name, settings.tokens, settings.repetitions, settings.warmups,
             settings.threads, settings.rendezvous, settings.protocol.provider, settings.network,
+            settings.material,
         ),
         progress,
     )  # fmt: skip
@@ -95,11 +99,12 @@ def measure(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command="mpcbench " + shlex.join(sys.argv[1:]),
         model=info,
-        protocol=_protocol_info(settings.protocol),
+        protocol=_protocol_info(settings),
         parties=[result.party for result in outcome.results],
         link=_link_info(outcome, settings.network),
         workload=_workload(settings),
         ledger=ledger,
+        storage=merge_storage(outcome.results),
         openings=merge_openings(outcome.results),
         latency=merge_latency(outcome.results),
         accuracy=evaluation.accuracy if evaluation else [],
@@ -107,8 +112,21 @@ def measure(
         fidelity=evaluation.fidelity if evaluation else None,
         environment=environment(),
         truncation=truncation,
-        notes=[MASKS, EMBEDDING_NOTE[settings.embedding], *_ranges(shares, checkpoint, settings)],
+        notes=[
+            MASKS,
+            EMBEDDING_NOTE[settings.embedding],
+            *_stored(outcome),
+            *_ranges(shares, checkpoint, settings),
+        ],
     )
+
+
+def _stored(outcome: Outcome) -> list[str]:
+    storage = merge_storage(outcome.results)
+    if storage is None:
+        return []
+    at = [f"{size / 1e6:.3f} MB at party {rank}" for rank, size in enumerate(storage.inference_bytes)]
+    return [f"Randomness was made ahead of time: an inference takes {' and '.join(at)} on disk, once."]
 
 
 def _ranges(shares: Path, checkpoint: Checkpoint, settings: Settings) -> list[str]:
@@ -129,7 +147,8 @@ def _workload(settings: Settings) -> Workload:
     )
 
 
-def _protocol_info(protocol: Protocol) -> ProtocolInfo:
+def _protocol_info(settings: Settings) -> ProtocolInfo:
+    protocol = settings.protocol
     assert protocol.provider in PROVIDERS
     return ProtocolInfo(
         name=protocol.name,
@@ -137,7 +156,7 @@ def _protocol_info(protocol: Protocol) -> ProtocolInfo:
         settings=protocol.settings,
         provider=protocol.provider,
         provider_is_secure=protocol.provider in SECURE_PROVIDERS,
-        randomness=RANDOMNESS[protocol.provider],
+        randomness=AHEAD if settings.material else RANDOMNESS[protocol.provider],
         threat_model=protocol.threat_model,
         ring_bits=protocol.fixed_point.ring_bits,
         fraction_bits=protocol.fixed_point.fraction_bits,

@@ -71,6 +71,17 @@ class Ledger(_Part):
     online: PhaseLedger
 
 
+class Storage(_Part):
+    """Correlated randomness that a dealer wrote ahead of time: bytes on each party's disk.
+
+    One file serves the set-up of every run, one file each inference. They hold corrections, which the
+    offline phase counts as sent, seeds, and spare tuples for openings that are made again.
+    """
+
+    setup_bytes: tuple[NonNegative, NonNegative]
+    inference_bytes: tuple[NonNegative, NonNegative]
+
+
 class Openings(_Part):
     """What was opened in one inference: masked openings by number, unmasked ones by name."""
 
@@ -254,6 +265,7 @@ class Record(_Part):
     link: LinkInfo
     workload: Workload
     ledger: Ledger
+    storage: Storage | None = None
     openings: Openings
     latency: Latency
     accuracy: list[Accuracy]

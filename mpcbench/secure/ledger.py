@@ -47,6 +47,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self.tallies: dict[Scope, Tally] = {}
+        self.risks: Counter[str] = Counter()
+        """How many openings to expect to be made again, by :attr:`here`."""
         self._stack: list[Scope] = []
         self._mark = time.perf_counter()
 
@@ -89,6 +91,10 @@ class Ledger:
     def tuples(self, kind: str, count: int) -> None:
         """Enter correlated randomness that was consumed."""
         self._tally(self._top()).tuples[kind] += count
+
+    def at_risk(self, chance: float) -> None:
+        """Enter the probability with which the opening that follows has to be made again."""
+        self.risks[self.here] += chance
 
     def total(self, phase: Phase) -> Tally:
         """The sum over one phase."""

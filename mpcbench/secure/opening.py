@@ -97,10 +97,21 @@ def open_under(
         (plus(value, (1 << cut.shift) - 1) if cut.shift else value) - mask
         for value, cut, mask in zip(values, cuts, masks, strict=False)
     ]
+    communicator().ledger.at_risk(repetition_chance(values, cuts))
     public = communicator().all_reduce(hidden, batched=True)
     if any(may_have_wrapped(z, cut) for z, cut in zip(public, cuts, strict=True)):
         raise Wrapped
     return [z >> cut.shift if cut.shift else z for z, cut in zip(public, cuts, strict=True)]
+
+
+def repetition_chance(values: Sequence[torch.Tensor], cuts: Sequence[Cut]) -> float:
+    """An upper bound on the probability that these values, opened under ``cuts``, are opened again."""
+    expected = 0.0
+    for value, cut in zip(values, cuts, strict=True):
+        if cut.shift and cut.checked:
+            elements, bound = cut.first or (0, 0.0)
+            expected += (elements * bound + max(0, value.numel() - elements) * cut.bound) * 2.0**-63
+    return min(1.0, expected)
 
 
 def may_have_wrapped(z: torch.Tensor, cut: Cut) -> bool:

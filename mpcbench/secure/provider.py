@@ -65,6 +65,10 @@ class Provider(TupleProvider):
         """Processor seconds that a dealer has spent on requests since the last call, 0 without a dealer."""
         return 0.0
 
+    def stored_bytes(self) -> tuple[int, int]:
+        """What this party had on disk of it before the run: for the set-up, and for one inference."""
+        return 0, 0
+
     @abstractmethod
     def _shares(self, recipe: Recipe, again: bool) -> list[torch.Tensor]:
         """Make or fetch them."""

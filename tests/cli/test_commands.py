@@ -61,6 +61,7 @@ ONCE = ("--prompt", PROMPT, "--repetitions", 1, "--warmups", 0)
 
 def test_compare_measures_prints_and_goes_on_where_it_stopped(place: Path) -> None:
     job = ("compare", "--model", "tiny", *data(), *ONCE, "--results", "compared")
+    job += ("--provider", "first-party")
     first = mpcbench(*job, "--layers", "0")
     assert first.exit_code == 0, first.output
     (plain,) = read_folder(place / "compared")
@@ -152,7 +153,7 @@ def test_a_protocol_with_an_unknown_operator_or_parameter(place: Path) -> None:
         ("softmax:", "softmin:", "operator 'softmin' is unknown: choose"),
         ("use: crypten.softmax", "use: crypten.softmin", "crypten.softmin"),
         ("margin: 2.0", "margins: 2.0", "parameter 'margins' is unknown: allowed are"),
-        ("provider: first-party", "provider: [", "changed.yaml"),
+        ("provider: dealer", "provider: [", "changed.yaml"),
     ):
         (place / "changed.yaml").write_text(stock.replace(old, new))
         sentence = refused("run", "tiny", "--protocol", "changed.yaml", "--prompt", PROMPT)

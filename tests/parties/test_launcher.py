@@ -29,7 +29,8 @@ REPETITIONS, WARMUPS = 2, 1
 
 
 def _local(shares: Path, **changes: object) -> LocalRun:
-    usual = {"protocol": "crypten", "tokens": TOKENS, "repetitions": 1, "warmups": 0, "threads": 1}
+    usual = {"protocol": "crypten", "tokens": TOKENS, "repetitions": 1, "warmups": 0, "threads": 1,
+             "provider": "first-party"}  # fmt: skip
     return LocalRun(shares, **{**usual, **changes})
 
 

@@ -42,7 +42,8 @@ class Hosts:
 
     def party(self, rank: int, shares: Path, *options: str) -> subprocess.Popen:
         """``mpcbench party`` on one of the hosts."""
-        words = ("party", "--rank", str(rank), "--shares", str(shares / f"party{rank}"))
+        words = ("party", "--rank", str(rank), "--shares", str(shares / f"party{rank}"),
+                 "--provider", "first-party")  # fmt: skip
         meet = ("--rendezvous", f"{ADDRESSES[0]}:29500")
         inside = ("ip", "netns", "exec", self.names[rank])
         self.running.append(start("mpcbench", *words, *meet, *options, prefix=inside))

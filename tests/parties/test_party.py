@@ -28,7 +28,8 @@ def _free_port() -> int:
 
 def _party(rank: int, shares: Path, *options: str, stdin: bool = False) -> subprocess.Popen:
     folder = str(shares / f"party{rank}")
-    return start("mpcbench", "party", "--rank", str(rank), "--shares", folder, *options, stdin=stdin)
+    usual = ("--rank", str(rank), "--shares", folder, "--provider", "first-party")
+    return start("mpcbench", "party", *usual, *options, stdin=stdin)
 
 
 def _end(process: subprocess.Popen) -> tuple[int, str, str]:
@@ -66,6 +67,7 @@ def test_two_commands_make_a_run(exported: Exported, tmp_path: Path) -> None:
     assert cost.groups() == re.match(pattern, out1).groups()
     token = int(exported.logits().argmax())
     assert f"next token: 'w{token}'" in out1
+    assert "† Not secure" in out0 and "† Not secure" in out1
     assert "next token" not in out0  # the model owner does not learn it
 
     reports = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]

@@ -40,6 +40,6 @@ def test_a_run_is_recorded_with_what_it_was(original, plan, tmp_path):
     assert {"quadratic_glu", "swiglu", "embedding", "softmax", "rms_norm"} <= operators
     sent = [sum(entry.bytes_sent[rank] for entry in record.ledger.online.entries) for rank in (0, 1)]
     assert list(record.ledger.online.bytes_sent) == sent and record.ledger.online.bytes == sum(sent)
-    assert not record.protocol.provider_is_secure
+    assert record.protocol.provider == "dealer" and record.protocol.provider_is_secure
     assert record.truncation.cut_locally > 1000 and 0 < record.truncation.expected_failures < 1
     assert record.truncation.far_logits == record.truncation.repeated_rounds == 0
