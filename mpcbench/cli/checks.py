@@ -260,7 +260,7 @@ def _namespaces() -> Check:
     if _succeeds("ip", "netns", "add", name):
         _succeeds("ip", "netns", "delete", name)
         return Check("network namespaces", "ok", "can be made")
-    advice = "Only the test against the kernel's counters needs them (iproute2 and root); it is skipped."
+    advice = "Only some tests, which are skipped, and --link-backend namespaces need them (iproute2)."
     return Check("network namespaces", "note", "cannot be made", advice)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpcbench.cli.workload import network_option
+from mpcbench.cli.workload import link_options
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dealer", metavar="HOST:PORT", help="Where `mpcbench dealer` listens, if the provider is one."
 )
-@network_option
+@link_options
 @click.option("--material", type=click.Path(path_type=Path), metavar="DIR",
               help="This party's folder of `mpcbench preprocess`, instead of a dealer.")  # fmt: skip
 @click.option("--prompt", help="Client: the text to continue.")
@@ -64,7 +64,7 @@ def command(
     """
     if events:
         threading.Thread(target=end_with_launcher, daemon=True).start()
-    _check(rank, shares, options)
+    _check(rank, shares, events, options)
     # Listening comes before the heavy imports, so that the client can connect meanwhile.
     link = _meet(rank, rendezvous, wait, patience, events)
     try:
@@ -82,7 +82,7 @@ def end_with_launcher() -> None:
     os._exit(1)
 
 
-def _check(rank: int, shares: Path, options: dict[str, Any]) -> None:
+def _check(rank: int, shares: Path, events: bool, options: dict[str, Any]) -> None:
     """What can be known without a peer is said before waiting for one."""
     from mpcbench.errors import UserError
     from mpcbench.parties.network import load_link
@@ -95,6 +95,8 @@ def _check(rank: int, shares: Path, options: dict[str, Any]) -> None:
     if not shares.is_dir():
         raise UserError(f"There is no folder {shares}: name this party's folder that mpcbench export wrote.")
     load_link(options["network"])
+    if options["backend"] == "namespaces" and not events:
+        raise UserError("Only run and compare make namespaces: give a party another --link-backend.")
     for file in (options["out"], options["logits"]):
         if file is not None and (file.is_dir() or not os.access(file.parent, os.W_OK)):
             raise UserError(f"Cannot write {file}: name a file in a folder that exists and can be written.")
@@ -118,7 +120,7 @@ def _meet(rank: int, rendezvous: str, wait: float, patience: float, events: bool
 
 def _take_part(
     rank: int, shares: Path, link: Link, events: bool, *, protocol: str, provider: str | None,
-    dealer: str | None, material: Path | None, wait: float, network: str, prompt: str | None,
+    dealer: str | None, material: Path | None, wait: float, network: str, backend: str, prompt: str | None,
     token_ids: Path | None, repetitions: int, warmups: int, threads: int | None, out: Path | None,
     logits: Path | None,
 ) -> Outcome:  # fmt: skip
@@ -139,7 +141,7 @@ def _take_part(
         source = _dealer(chosen, dealer, wait) if material is None else None
         job = Job(
             rank, shares, chosen, threads, tokens, repetitions, warmups, source, load_link(network),
-            material=material,
+            backend, material,
         )  # fmt: skip
     except (UserError, PeerError) as error:
         link.fail(str(error))
@@ -221,6 +223,12 @@ def _print(outcome: Outcome, shares: Path, protocol: str, provider: str | None) 
     )
     if load_protocol(protocol, provider).provider == "first-party":
         click.echo("† Not secure, for development only: party 0 made the correlated randomness.")
+    mine = outcome.results[0]
+    emulation = "" if mine.link_backend == "none" else f", emulated ({mine.link_backend})"
+    click.echo(
+        f"link: {mine.round_trip_seconds * 1e3:.3g} ms round trip, "
+        f"{mine.bandwidth_bytes_per_second * 8e-6:,.3g} Mbit/s measured{emulation}"
+    )
     if outcome.logits is not None:
         from mpcbench.parties.tokenizer import read_tokenizer
 

@@ -11,14 +11,26 @@ import click
 
 if TYPE_CHECKING:
     from mpcbench.checkpoints import Checkpoint
+    from mpcbench.parties.network import Backend
     from mpcbench.pipeline.measure import Settings
 
 DEFAULT_PROMPT = "The sun rises in the east and sets in the west. The capital of France is"
 
-network_option = click.option(
-    "--network", default="loopback", show_default=True, envvar="MPCBENCH_NETWORK", show_envvar=True,
-    help="The link to emulate: loopback, lan, geo, wan, or a YAML file.",
+_LINK = (
+    click.option("--network", default="loopback", show_default=True, envvar="MPCBENCH_NETWORK",
+                 show_envvar=True, help="The link to emulate: loopback, lan, geo, wan, or a YAML file."),
+    click.option("--link-backend", "backend", type=click.Choice(["transport", "netem", "namespaces"]),
+                 default="transport", show_default=True,
+                 help="Who emulates it: the transport, the kernel (netem), or a line between namespaces."),
 )  # fmt: skip
+
+
+def link_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--network`` and ``--link-backend``."""
+    for option in reversed(_LINK):
+        function = option(function)
+    return function
+
 
 _OPTIONS = (
     click.option("--protocol", default="crypten", show_default=True, help="A protocol's name or YAML file."),
@@ -38,7 +50,7 @@ _OPTIONS = (
                  help="Threads of each party [default: half the cores]."),
     click.option("--rendezvous", default="127.0.0.1:0", show_default=True,
                  help="HOST:PORT where the parties meet; port 0 is a free one."),
-    network_option,
+    link_options,
     click.option("--check-ranges", is_flag=True,
                  help="Run the graph in plaintext beside, and note the first value outside its range."),
     click.option("--calibration-data", metavar="FILE",
@@ -63,7 +75,8 @@ def workload_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def settings(
     checkpoint: Checkpoint, *, protocol: str, provider: str | None, prompt: str, tokens: int | None,
     embedding: str, repetitions: int, warmups: int, threads: int | None, rendezvous: str,
-    check_ranges: bool = False, network: str = "loopback", material: Path | None = None,
+    check_ranges: bool = False, network: str = "loopback", backend: Backend = "transport",
+    material: Path | None = None,
 ) -> Settings:  # fmt: skip
     """The measurement that these options describe; raises UserError for a prompt that is too short."""
     from mpcbench.errors import UserError
@@ -87,7 +100,7 @@ def settings(
     threads = threads or max(1, (os.cpu_count() or 2) // 2)
     return Settings(
         protocol, chosen, prompt, ids, embedding, repetitions, warmups, threads, rendezvous, check_ranges,
-        link, material,
+        link, backend, material,
     )  # fmt: skip
 
 

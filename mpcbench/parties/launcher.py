@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mpcbench.errors import PeerError, UserError
-from mpcbench.parties.network import NO_EMULATION, LinkProfile
+from mpcbench.parties.namespaces import Namespaces, namespaces
+from mpcbench.parties.network import NO_EMULATION, Backend, LinkProfile
 from mpcbench.parties.party import Outcome, party_name
 from mpcbench.parties.result import PartyResult
 from mpcbench.progress import Progress, silent
@@ -33,6 +35,7 @@ from mpcbench.secure.protocol import load_protocol
 GRACE_SECONDS = 5.0
 """How long a party may take to end after the other has failed."""
 DEALER = "the dealer"
+_DEALER_HOST = 2
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class LocalRun:
     """Both parties here: folder with ``party0`` and ``party1``, protocol name or file, token ids (1, S).
 
     ``provider`` makes the correlated randomness; None leaves that to the protocol file. ``network`` is the
-    link to emulate. ``material`` is a folder with ``party0`` and ``party1`` of what a dealer made ahead of
-    time.
+    link to emulate, ``backend`` who does it, see :data:`mpcbench.parties.network.BACKENDS`. ``material`` is a
+    folder with ``party0`` and ``party1`` of what a dealer made ahead of time.
     """
 
     shares: Path
@@ -53,6 +56,7 @@ class LocalRun:
     rendezvous: str = "127.0.0.1:0"
     provider: str | None = None
     network: LinkProfile = NO_EMULATION
+    backend: Backend = "transport"
     material: Path | None = None
 
 
@@ -62,25 +66,27 @@ def run_here(run: LocalRun, progress: Progress = silent) -> Outcome:
     Raises PeerError or UserError with the sentence of the party that failed first; no process is left
     behind, also on Ctrl-C.
     """
-    with tempfile.TemporaryDirectory(prefix="mpcbench-run-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="mpcbench-run-") as scratch, _place(run) as place:
         folder = Path(scratch)
         save_file({"tokens": run.tokens}, folder / "tokens.safetensors")
         started: list[_Process] = []
         events: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
 
-        def start(name: str, command: list[str]) -> _Process:
-            started.append(_Process(name, command, events))
+        def start(host: int, command: list[str]) -> _Process:
+            name = DEALER if host == _DEALER_HOST else party_name(host)
+            started.append(_Process(name, *place.inside(host, command), events))
             return started[-1]
 
         try:
             dealer = None
             if run.material is None and load_protocol(run.protocol, run.provider).provider == "dealer":
-                process = start(DEALER, _dealer_command(run))
-                dealer = f"127.0.0.1:{_listening(process, events)}"
-            owner = start(party_name(0), _command(run, 0, run.rendezvous, dealer, folder))
-            host = run.rendezvous.rpartition(":")[0]
-            meet = f"{host}:{_listening(owner, events)}"
-            start(party_name(1), _command(run, 1, meet, dealer, folder))
+                where = place.address(_DEALER_HOST)
+                process = start(_DEALER_HOST, _dealer_command(run, f"{where}:0"))
+                dealer = f"{where}:{_listening(process, events)}"
+            meet = run.rendezvous if run.backend != "namespaces" else f"{place.address(0)}:0"
+            owner = start(0, _command(run, 0, meet, dealer, folder))
+            meet = f"{meet.rpartition(':')[0]}:{_listening(owner, events)}"
+            start(1, _command(run, 1, meet, dealer, folder))
             _watch(started, events, progress)
         finally:
             for process in started:
@@ -90,9 +96,23 @@ def run_here(run: LocalRun, progress: Progress = silent) -> Outcome:
         return Outcome(results, load_file(folder / "logits.safetensors")["logits"])
 
 
-def _dealer_command(run: LocalRun) -> list[str]:
+class _Here:
+    """This machine's own loopback: the place of a run that needs no namespaces."""
+
+    def address(self, host: int) -> str:
+        return "127.0.0.1"
+
+    def inside(self, host: int, command: list[str]) -> tuple[list[str], list[int]]:
+        return command, []
+
+
+def _place(run: LocalRun) -> AbstractContextManager[Namespaces | _Here]:
+    return namespaces(run.network) if run.backend == "namespaces" else nullcontext(_Here())
+
+
+def _dealer_command(run: LocalRun, rendezvous: str) -> list[str]:
     return [
-        sys.executable, "-m", "mpcbench", "dealer", "--rendezvous", "127.0.0.1:0",
+        sys.executable, "-m", "mpcbench", "dealer", "--rendezvous", rendezvous,
         "--threads", str(run.threads), "--wait", "30", "--events",
     ]  # fmt: skip
 
@@ -101,7 +121,8 @@ def _command(run: LocalRun, rank: int, rendezvous: str, dealer: str | None, fold
     command = [
         sys.executable, "-m", "mpcbench", "party", "--rank", str(rank), "--rendezvous", rendezvous,
         "--shares", str(run.shares / f"party{rank}"), "--protocol", run.protocol,
-        "--threads", str(run.threads), "--network", run.network.origin, "--events",
+        "--threads", str(run.threads), "--network", run.network.origin,
+        "--link-backend", run.backend, "--events",
         "--out", str(folder / f"result{rank}.json"),
     ]  # fmt: skip
     if run.provider is not None:
@@ -121,12 +142,13 @@ def _command(run: LocalRun, rank: int, rendezvous: str, dealer: str | None, fold
 class _Process:
     """A process of the run and a thread that reads its events."""
 
-    def __init__(self, name: str, command: list[str], events: queue.Queue):
+    def __init__(self, name: str, command: list[str], descriptors: list[int], events: queue.Queue):
         self.name = name
         # A session of its own: Ctrl-C reaches the launcher alone, which then ends the parties in order.
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            text=True, start_new_session=True, pass_fds=descriptors,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
         self.errors: list[str] = []
         self._threads = [

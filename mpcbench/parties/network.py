@@ -15,8 +15,12 @@ from typing import Literal
 from mpcbench.documents import parse_yaml
 from mpcbench.errors import UserError
 
-Backend = Literal["transport"]
-BACKENDS: dict[str, str] = {"transport": "each party holds back what it sends"}
+Backend = Literal["transport", "netem", "namespaces"]
+BACKENDS: dict[str, str] = {
+    "transport": "each party holds back what it sends",
+    "netem": "the kernel does, at each party's device; where it cannot, the party's transport",
+    "namespaces": "a network namespace a party, joined by a line in user space that TCP crosses",
+}
 """Who makes a link as slow as its profile says."""
 
 LOOPBACK = "loopback"

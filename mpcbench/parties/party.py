@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from pydantic import ValidationError
@@ -14,6 +17,7 @@ import mpcbench
 from mpcbench.errors import PeerError
 from mpcbench.graph.shares import ShareFolder, read_shares
 from mpcbench.parties.handshake import Hello, greet
+from mpcbench.parties.netem import netem
 from mpcbench.parties.network import NO_EMULATION, Backend, LinkProfile
 from mpcbench.parties.result import Inference, Line, PartyResult, average
 from mpcbench.progress import Progress, silent
@@ -69,17 +73,26 @@ class Outcome:
     logits: torch.Tensor | None
 
 
+class Probe(NamedTuple):
+    """What was measured on the link before the run, and who makes it so slow."""
+
+    backend: str
+    round_trip: float
+    bytes_per_second: float
+
+
 def take_part(job: Job, link: Link, progress: Progress = silent) -> Outcome:
     """Run the whole job over a fresh link to the peer.
 
     Raises UserError for a wrong share folder and PeerError for whatever the peer does.
     """
     torch.set_num_threads(job.threads)
+    scope = ExitStack()
     try:
         folder = read_shares(job.shares, job.rank)
         client = greet(link, _hello(job, folder), folder.graph.max_tokens)
-        _emulate(job, link)
-        probe = _probe(link, job.network.bandwidth)
+        backend = scope.enter_context(_emulated(job, link))
+        probe = Probe(backend, *_probe(link, job.network.bandwidth))
         communicator = LinkCommunicator(job.rank, link)
         provider = _provider(job, communicator, folder, client)
         return _Session(job, folder, client, communicator, provider, probe, progress).run()
@@ -89,6 +102,7 @@ def take_part(job: Job, link: Link, progress: Progress = silent) -> Outcome:
     finally:
         if job.dealer is not None:
             job.dealer.close()
+        scope.close()
 
 
 def _hello(job: Job, folder: ShareFolder) -> Hello:
@@ -98,34 +112,45 @@ def _hello(job: Job, folder: ShareFolder) -> Hello:
     return Hello(mpcbench.__version__, job.rank, folder.sharing, *hashes, *workload, network)
 
 
-def _emulate(job: Job, peer: Link) -> None:
-    """Slow both links down at this end, where the transport is to do that; the other ends do the same."""
-    if job.backend == "transport" and job.network.emulated:
-        for link in filter(None, (peer, job.dealer)):
-            link.emulate(job.network.bandwidth, job.network.one_way)
+@contextmanager
+def _emulated(job: Job, peer: Link) -> Iterator[str]:
+    """Slow both links down at this end, as the other ends do; yields who does it."""
+    network, backend = job.network, job.backend
+    with ExitStack() as stack:
+        if backend == "netem" and not stack.enter_context(netem(peer.connection.getpeername()[0], network)):
+            backend = "transport"
+        if backend != "namespaces" and network.emulated:
+            for link in filter(None, (peer, job.dealer)):
+                link.emulate(network.bandwidth, network.one_way, here=backend == "transport")
+        yield backend if network.emulated or backend == "namespaces" else "none"
 
 
 def _probe(link: Link, bandwidth: float | None, trips: int = 20) -> tuple[float, float]:
     """Round-trip seconds (median) and bytes a second in one direction while both send.
 
-    It sends 8 MiB, or what a line of ``bandwidth`` bits a second carries in a second.
+    Both parties send before they receive, so that an exchange takes one one-way delay, if both start at
+    once. If not, they take turns in waiting for each other; two exchanges together always take a round trip.
     """
-    times = []
-    for _ in range(trips):
-        started = time.perf_counter()
-        link.swap_control({})
-        times.append(time.perf_counter() - started)
-    # Both parties send before they receive, so one exchange takes one one-way delay; the quickest of them
-    # is what the first byte of the block needs.
-    times.sort()
-    block = bytearray(min(8 << 20, int(bandwidth / 8) + 1) if bandwidth else 8 << 20)
+    block = bytearray(min(4 << 20, int(bandwidth / 16) + 1) if bandwidth else 4 << 20)
+    times = sorted(_timed(lambda: link.swap_control({})) for _ in range(trips))
     before = link.wire.payload_sent
-    started = time.perf_counter()
-    link.exchange([memoryview(block)], [memoryview(bytearray(len(block)))])
-    seconds = time.perf_counter() - started
+
+    def exchange() -> None:
+        link.exchange([memoryview(block)], [memoryview(bytearray(len(block)))])
+
+    exchange()  # TCP's window grows to what the line holds
+    seconds = _timed(exchange)
+    link.wire.other_sent += link.wire.payload_sent - before
     link.wire.payload_sent = before
-    link.wire.other_sent += len(block)
-    return 2 * times[trips // 2], len(block) / max(seconds - times[0], 1e-9)
+    return times[trips // 2], 2 * len(block) / max(seconds - times[0], 1e-9)
+
+
+def _timed(exchange: Callable[[], object]) -> float:
+    """Seconds that two exchanges take."""
+    started = time.perf_counter()
+    exchange()
+    exchange()
+    return time.perf_counter() - started
 
 
 class _Session:
@@ -133,7 +158,7 @@ class _Session:
 
     def __init__(
         self, job: Job, folder: ShareFolder, client: Hello, communicator: LinkCommunicator,
-        provider: Provider, probe: tuple[float, float], progress: Progress,
+        provider: Provider, probe: Probe, progress: Progress,
     ):  # fmt: skip
         self.job, self.client, self.probe, self.progress = job, client, probe, progress
         self.communicator, self.provider, self.link = communicator, provider, communicator.link
@@ -204,9 +229,9 @@ class _Session:
             unmasked_openings=guard.unmasked,
             payload_bytes_sent=self.link.wire.payload_sent,
             other_bytes_sent=self.link.wire.other_sent,
-            round_trip_seconds=self.probe[0],
-            bandwidth_bytes_per_second=self.probe[1],
-            link_backend=self.job.backend if self.job.network.emulated else "none",
+            round_trip_seconds=self.probe.round_trip,
+            bandwidth_bytes_per_second=self.probe.bytes_per_second,
+            link_backend=self.probe.backend,
             stored_bytes=self.provider.stored_bytes(),
         )
 

@@ -17,7 +17,7 @@ import mpcbench
 from mpcbench.accuracy import Evaluation, agreement
 from mpcbench.checkpoints import Checkpoint
 from mpcbench.parties.launcher import LocalRun, run_here
-from mpcbench.parties.network import NO_EMULATION, LinkProfile
+from mpcbench.parties.network import NO_EMULATION, Backend, LinkProfile
 from mpcbench.parties.party import Outcome
 from mpcbench.parties.result import merge_latency, merge_ledgers, merge_openings, merge_storage
 from mpcbench.pipeline.check import range_note
@@ -56,6 +56,7 @@ class Settings:
     rendezvous: str = "127.0.0.1:0"
     check_ranges: bool = False
     network: LinkProfile = NO_EMULATION
+    backend: Backend = "transport"
     material: Path | None = None
 
     def key(self, checkpoint_sha256: str, task: list) -> str:
@@ -67,6 +68,7 @@ class Settings:
         parts += ["ranges checked"] if self.check_ranges else []
         if self.network != NO_EMULATION:
             parts += [self.network.name, self.network.bandwidth, self.network.round_trip]
+        parts += [self.backend] if self.backend != "transport" else []
         parts += ["dealt ahead of time"] if self.material else []
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -83,7 +85,7 @@ def measure(
         LocalRun(
             shares, settings.protocol_name, settings.tokens, settings.repetitions, settings.warmups,
             settings.threads, settings.rendezvous, settings.protocol.provider, settings.network,
-            settings.material,
+            settings.backend, settings.material,
         ),
         progress,
     )  # fmt: skip

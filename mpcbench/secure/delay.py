@@ -21,7 +21,7 @@ SEND_BUFFER = 4 << 20
 """Bytes beyond those on the line that a sender may have waiting, about what a kernel's send buffer takes."""
 _STEP_SECONDS = 1e-3
 _LEAST_PIECE, _LARGEST_PIECE = 16 << 10, 1 << 20
-_SPIN_SECONDS = 150e-6
+SPIN_SECONDS = 150e-6
 _PR_SET_TIMERSLACK = 29  # linux/prctl.h
 
 
@@ -96,7 +96,7 @@ class DelayLine:
                 os.close(self._tell_room)
 
     def _run(self) -> None:
-        _precise_timers()
+        precise_timers()
         try:
             while next_one := self._next():
                 due, piece = next_one
@@ -138,14 +138,14 @@ class DelayLine:
 
 def _sleep_until(due: float) -> None:
     """Sleep, but look at the clock again and again at the end, where a sleeper would wake too late."""
-    left = due - time.perf_counter() - _SPIN_SECONDS
+    left = due - time.perf_counter() - SPIN_SECONDS
     if left > 0:
         time.sleep(left)
     while time.perf_counter() < due:
         time.sleep(0)  # lets the party's own thread run
 
 
-def _precise_timers() -> None:
+def precise_timers() -> None:
     """Let the kernel wake this thread when it is due, instead of up to 50 microseconds later."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)

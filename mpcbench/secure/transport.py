@@ -63,19 +63,18 @@ class Link:
         self.role = role
         self.patience = patience
         self.wire = Wire()
+        self.emulated: tuple[float | None, float] | None = None
         self._line: DelayLine | None = None
 
-    def emulate(self, bandwidth: float | None, delay: float) -> None:
+    def emulate(self, bandwidth: float | None, delay: float, here: bool = True) -> None:
         """From now on send at ``bandwidth`` bits a second (None: unlimited) and ``delay`` seconds late.
 
-        It concerns what this end sends; the peer does the same for its own direction.
+        It concerns what this end sends; the peer does the same for its own direction. ``here`` is False
+        when something else slows this end down.
         """
-        self._line = DelayLine(self.connection, bandwidth, delay)
-
-    @property
-    def emulated(self) -> tuple[float | None, float] | None:
-        """Bandwidth and delay that this end emulates, None when it does not."""
-        return (self._line.bandwidth, self._line.delay) if self._line is not None else None
+        self.emulated = (bandwidth, delay)
+        if here:
+            self._line = DelayLine(self.connection, bandwidth, delay)
 
     def exchange(self, out: Sequence[memoryview], into: Sequence[memoryview]) -> float:
         """Send ``out`` and receive ``into``, at the same time; returns the seconds spent waiting.

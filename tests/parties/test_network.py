@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mpcbench.errors import UserError
+from mpcbench.parties.namespaces import namespaces
 from mpcbench.parties.network import LinkProfile, available, load_link
 
 
@@ -72,3 +73,12 @@ def test_wrong_files_are_refused_in_one_sentence(case: str, tmp_path: Path) -> N
 def test_unknown_links_are_told_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"^There is no link moon: choose loopback, lan, geo, wan, or name"):
         load_link("moon")
+
+
+def test_user_without_namespaces_is_told_what_to_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mpcbench.parties.namespaces.usable", lambda: None)
+    with (
+        pytest.raises(UserError, match=r"choose --link-backend transport\.$"),
+        namespaces(load_link("wan")),
+    ):
+        pass

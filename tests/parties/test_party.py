@@ -153,6 +153,11 @@ ALONE: dict[str, tuple[list[str], str]] = {
     "no prompt": (["--rank", "1", "--shares", "SHARES"], "The client needs a prompt"),
     "prompt of the owner": (["--rank", "0", "--shares", "SHARES", "--prompt", "x"], "client's secret"),
     "no folder": (["--rank", "0", "--shares", "SHARES/no"], "There is no folder SHARES/no"),
+    "no link": (["--rank", "0", "--shares", "SHARES", "--network", "moon"], "There is no link moon: choose"),
+    "no namespaces": (
+        ["--rank", "0", "--shares", "SHARES", "--link-backend", "namespaces"],
+        "Only run and compare make",
+    ),
     "no address": (["--rank", "0", "--shares", "SHARES", "--rendezvous", "here"], "'here' is not an address"),
     "no such host": (["--rank", "0", "--shares", "SHARES", "--rendezvous", "..:1"], "Cannot listen on ..:1"),
     "nowhere to write": (
