@@ -16,6 +16,7 @@ from mpcbench.cli.errors import reported
 COMMANDS = {
     "compare": "Compare a model with 0, 8, 16 ... polynomial layers.",
     "run": "Run one model under two-party computation here.",
+    "generate": "Generate text under two-party computation here.",
     "plot": "Draw tables and figures again, from records alone.",
     "models": "List the models at hand, and pull one.",
     "calibrate": "Fit polynomials to a model; write a polynomial checkpoint.",

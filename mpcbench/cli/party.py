@@ -38,6 +38,10 @@ if TYPE_CHECKING:
               help="This party's folder of `mpcbench preprocess`, instead of a dealer.")  # fmt: skip
 @click.option("--prompt", help="Client: the text to continue.")
 @click.option("--token-ids", type=click.Path(path_type=Path), hidden=True)
+@click.option("--max-new-tokens", "new_tokens", type=click.IntRange(1),
+              help="Client: generate text of so many tokens [default: one forward pass].")  # fmt: skip
+@click.option("--private-logits", is_flag=True,
+              help="Client: find each token under MPC, so that no logit is opened.")  # fmt: skip
 @click.option("--repetitions", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Client's.")
 @click.option("--warmups", type=click.IntRange(0, 10_000), default=0, show_default=True, help="Client's.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of this party [default: half the cores].")
@@ -92,6 +96,10 @@ def _check(rank: int, shares: Path, events: bool, options: dict[str, Any]) -> No
         raise UserError("The client needs a prompt: give --prompt TEXT.")
     if rank == 0 and given:
         raise UserError("The prompt is the client's secret: give --prompt to the party with --rank 1 alone.")
+    if rank == 0 and (options["new_tokens"] or options["private_logits"]):
+        raise UserError("The client asks for a text: give --max-new-tokens and --private-logits to it alone.")
+    if options["private_logits"] and not options["new_tokens"]:
+        raise UserError("--private-logits is for generated text: give --max-new-tokens as well.")
     if not shares.is_dir():
         raise UserError(f"There is no folder {shares}: name this party's folder that mpcbench export wrote.")
     load_link(options["network"])
@@ -121,9 +129,11 @@ def _meet(rank: int, rendezvous: str, wait: float, patience: float, events: bool
 def _take_part(
     rank: int, shares: Path, link: Link, events: bool, *, protocol: str, provider: str | None,
     dealer: str | None, material: Path | None, wait: float, network: str, backend: str, prompt: str | None,
-    token_ids: Path | None, repetitions: int, warmups: int, threads: int | None, out: Path | None,
+    token_ids: Path | None, new_tokens: int | None, private_logits: bool, repetitions: int, warmups: int,
+    threads: int | None, out: Path | None,
     logits: Path | None,
 ) -> Outcome:  # fmt: skip
+    import torch
     from safetensors.torch import load_file, save_file
 
     from mpcbench.errors import PeerError, UserError
@@ -132,16 +142,17 @@ def _take_part(
     from mpcbench.secure.protocol import load_protocol
 
     try:
-        tokens = None
+        tokens, stop = None, ()
         if rank == 1:
-            tokens = load_file(token_ids)["tokens"] if token_ids else _tokenize(shares, prompt)
+            asked = load_file(token_ids) if token_ids else _tokenize(shares, prompt)
+            tokens, stop = asked["tokens"], tuple(asked["stop"].tolist())
         threads = threads or max(1, (os.cpu_count() or 2) // 2)
         chosen = load_protocol(protocol, provider)
         _check_provider(chosen, material)
         source = _dealer(chosen, dealer, wait) if material is None else None
         job = Job(
             rank, shares, chosen, threads, tokens, repetitions, warmups, source, load_link(network),
-            backend, material,
+            backend, material, new_tokens or 0, private_logits, stop,
         )  # fmt: skip
     except (UserError, PeerError) as error:
         link.fail(str(error))
@@ -151,8 +162,9 @@ def _take_part(
     if out is not None:
         reports = [result.model_dump() for result in outcome.results]
         out.write_text(json.dumps(reports), encoding="utf-8")
-    if logits is not None and outcome.logits is not None:
-        save_file({"logits": outcome.logits}, logits)
+    if logits is not None and rank == 1:
+        learned = {"generated": torch.tensor(outcome.tokens, dtype=torch.long)}
+        save_file(learned if outcome.logits is None else {**learned, "logits": outcome.logits}, logits)
     return outcome
 
 
@@ -184,14 +196,19 @@ def _check_provider(protocol: Protocol, material: Path | None) -> None:
         )
 
 
-def _tokenize(shares: Path, prompt: str) -> torch.Tensor:
+def _tokenize(shares: Path, prompt: str) -> dict[str, torch.Tensor]:
+    """The prompt's ``tokens``, and which ones ``stop`` a text, as the client's tokenizer has them."""
+    import torch
+
     from mpcbench.errors import UserError
     from mpcbench.parties.tokenizer import read_tokenizer
 
-    tokens = read_tokenizer(shares)(prompt, return_tensors="pt").input_ids
+    tokenizer = read_tokenizer(shares)
+    tokens = tokenizer(prompt, return_tensors="pt").input_ids
     if tokens.shape[1] < 2:
         raise UserError("The prompt is shorter than two tokens: give a longer --prompt.")
-    return tokens
+    end = tokenizer.eos_token_id
+    return {"tokens": tokens, "stop": torch.tensor([] if end is None else [end], dtype=torch.long)}
 
 
 @contextmanager
@@ -212,7 +229,7 @@ def emit(event: dict) -> None:
 
 
 def _print(outcome: Outcome, shares: Path, protocol: str, provider: str | None) -> None:
-    from mpcbench.parties.result import merge_latency, merge_ledgers
+    from mpcbench.parties.result import later_steps, merge_latency, merge_ledgers
     from mpcbench.secure.protocol import load_protocol
 
     ledger, latency = merge_ledgers(outcome.results), merge_latency(outcome.results)
@@ -229,7 +246,14 @@ def _print(outcome: Outcome, shares: Path, protocol: str, provider: str | None) 
         f"link: {mine.round_trip_seconds * 1e3:.3g} ms round trip, "
         f"{mine.bandwidth_bytes_per_second * 8e-6:,.3g} Mbit/s measured{emulation}"
     )
-    if outcome.logits is not None:
+    for online, _, latency, _ in later_steps(outcome.results):
+        click.echo(f"next token: {online.bytes / 1e6:.3f} MB, {online.rounds} rounds, "
+                   f"{latency.median_seconds:.2f} s")  # fmt: skip
+    if outcome.tokens:
+        from mpcbench.parties.tokenizer import read_tokenizer
+
+        click.echo(f"text: {read_tokenizer(shares).decode(outcome.tokens)!r}")
+    elif outcome.logits is not None:
         from mpcbench.parties.tokenizer import read_tokenizer
 
         text = read_tokenizer(shares).decode([int(outcome.logits.argmax())])

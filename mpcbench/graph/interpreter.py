@@ -14,9 +14,17 @@ Value = TypeVar("Value")
 
 
 class Interpreter(ABC, Generic[Value]):
-    """Runs a graph node by node and frees every value after its last use."""
+    """Runs a graph node by node and frees every value after its last use.
+
+    ``cache`` holds what ``append`` nodes have made, by the ``past`` node through which the next run reads it.
+    """
 
     def __init__(self, graph: SecureGraph):
+        self.cache: dict[str, Value] = {}
+        self.use(graph)
+
+    def use(self, graph: SecureGraph) -> None:
+        """Run this graph from now on."""
         self.graph = graph
         self._freed = graph.last_uses()
 
@@ -26,14 +34,19 @@ class Interpreter(ABC, Generic[Value]):
 
     def run(self, tokens: Value) -> Value:
         """The output's value for an input at the ``tokens`` node."""
-        values: dict[str, Value] = {}
+        values: dict[str, Value | None] = {}
         result = tokens
         for node in self.graph.nodes:
             if node.op == "tokens":
                 values[node.name] = tokens
                 continue
+            if node.op == "past":
+                values[node.name] = self.cache.get(node.name)
+                continue
             result = self.call(node, [values[name] for name in node.inputs])
             values[node.name] = result
+            if node.op == "append":
+                self.cache[node.inputs[0]] = result
             for name in self._freed.get(node.name, ()):
                 del values[name]
         return result
@@ -50,16 +63,25 @@ class PlaintextInterpreter(Interpreter[torch.Tensor]):
         return FUNCTIONS[node.op](node, inputs, [self.weights[name] for name in node.weights])
 
 
-def rope_tables(frequencies: torch.Tensor, tokens: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin of Llama's rotary embedding, each (tokens, d), in float32 as Transformers has it."""
-    angles = torch.arange(tokens, dtype=torch.float32)[:, None] * frequencies.float()
+def rope_tables(
+    frequencies: torch.Tensor, tokens: int, scale: float, start: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin of Llama's rotary embedding, each (tokens, d), in float32 as Transformers has it.
+
+    ``start`` is the position of the first token.
+    """
+    angles = torch.arange(start, start + tokens, dtype=torch.float32)[:, None] * frequencies.float()
     both = torch.cat([angles, angles], dim=-1)
     return both.cos() * scale, both.sin() * scale
 
 
-def causal_mask(tokens: int, groups: int) -> torch.Tensor:
-    """(groups·tokens, tokens) of bool: row ``r`` is position ``r mod tokens`` and sees keys up to it."""
-    return torch.ones(tokens, tokens, dtype=torch.bool).tril().repeat(groups, 1)
+def causal_mask(rows: int, keys: int, groups: int) -> torch.Tensor:
+    """(rows, keys) of bool: ``rows`` are ``groups`` times the queries, which are the last of the positions.
+
+    Each query sees the keys up to its own position.
+    """
+    queries = rows // groups
+    return torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries).repeat(groups, 1)
 
 
 def _rms_norm(node: Node, inputs: list, weights: list) -> torch.Tensor:
@@ -70,15 +92,20 @@ def _rms_norm(node: Node, inputs: list, weights: list) -> torch.Tensor:
 
 def _rope(node: Node, inputs: list, weights: list) -> torch.Tensor:
     x = inputs[0]
-    cos, sin = rope_tables(weights[0], x.shape[-2], node.attrs["scale"])
+    cos, sin = rope_tables(weights[0], x.shape[-2], node.attrs["scale"], node.attrs.get("start", 0))
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
 def _softmax(node: Node, inputs: list, weights: list) -> torch.Tensor:
     scores = inputs[0]
-    mask = causal_mask(scores.shape[-1], node.attrs["groups"])
+    mask = causal_mask(*scores.shape[-2:], node.attrs["groups"])
     return scores.masked_fill(~mask, float("-inf")).softmax(-1)
+
+
+def _append(node: Node, inputs: list, weights: list) -> torch.Tensor:
+    past, new = inputs
+    return new if past is None else torch.cat([past, new], node.attrs["dim"])
 
 
 def _polynomial_glu(node: Node, inputs: list, weights: list) -> torch.Tensor:
@@ -112,6 +139,8 @@ FUNCTIONS = {
     "reshape": lambda node, x, w: x[0].reshape(node.attrs["shape"]),
     "transpose": lambda node, x, w: x[0].transpose(*node.attrs["dims"]),
     "last_token": lambda node, x, w: x[0][:, -1:],
+    "append": _append,
+    "argmax": lambda node, x, w: x[0].argmax(-1),
     "output": lambda node, x, w: x[0],
 }
 """What every operator computes in plaintext: ``(node, input values, weight values) -> value``."""

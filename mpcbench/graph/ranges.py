@@ -38,7 +38,7 @@ class Observer(PlaintextInterpreter):
             self._widen(node, "first", squares[:1])
             self._widen(node, "rest", squares[1:])
         elif node.op == "softmax":
-            mask = causal_mask(inputs[0].shape[-1], node.attrs["groups"])
+            mask = causal_mask(*inputs[0].shape[-2:], node.attrs["groups"])
             self._widen(node, "scores", inputs[0][..., mask])
             low, high = (inputs[0].masked_fill(~mask, limit) for limit in (float("inf"), float("-inf")))
             self._widen(node, "spread", high.amax(-1) - low.amin(-1))

@@ -14,7 +14,7 @@ MAX_REPETITIONS = 10_000
 @dataclass(frozen=True)
 class Hello:
     """What a party says of itself. The client (party 1) fills in the workload, the model owner leaves
-    it at zero and follows."""
+    it at zero and follows. ``new_tokens`` asks for so many tokens of text, 0 for one forward pass."""
 
     version: str
     rank: int
@@ -25,6 +25,8 @@ class Hello:
     repetitions: int = 0
     warmups: int = 0
     network: str = ""
+    new_tokens: int = 0
+    private_logits: bool = False
 
 
 def greet(link: Link, mine: Hello, max_tokens: int) -> Hello:
@@ -42,7 +44,8 @@ def greet(link: Link, mine: Hello, max_tokens: int) -> Hello:
 
 def _read(message: dict[str, Any], peer: str) -> Hello:
     kinds = {"version": str, "rank": int, "sharing": str, "graph_sha256": str, "protocol_sha256": str,
-             "tokens": int, "repetitions": int, "warmups": int, "network": str}  # fmt: skip
+             "tokens": int, "repetitions": int, "warmups": int, "network": str, "new_tokens": int,
+             "private_logits": bool}  # fmt: skip
     if set(message) != set(kinds) or any(type(message[name]) is not kind for name, kind in kinds.items()):
         raise PeerError(f"{peer} greets in another format: install the same mpcbench on both sides.")
     return Hello(**message)
@@ -68,9 +71,19 @@ def _workload(mine: Hello, theirs: Hello, max_tokens: int) -> str | None:
     client = mine if mine.rank == 1 else theirs
     if not 2 <= client.tokens <= max_tokens:
         return f"the prompt has {client.tokens} tokens, the model takes 2 to {max_tokens}: change the prompt."
+    if client.new_tokens < 0 or client.tokens + client.new_tokens > max_tokens + 1:
+        return too_long(client.tokens, client.new_tokens, max_tokens)
     if not (1 <= client.repetitions <= MAX_REPETITIONS and 0 <= client.warmups <= MAX_REPETITIONS):
         return f"repetitions must be 1 to {MAX_REPETITIONS} and warm-ups 0 to {MAX_REPETITIONS}."
     return None
+
+
+def too_long(tokens: int, new_tokens: int, max_tokens: int) -> str:
+    """What to say when a prompt and what is to follow it exceed the model's positions."""
+    return (
+        f"the prompt has {tokens} tokens and the model has {max_tokens} positions: "
+        f"ask for 1 to {max_tokens + 1 - tokens} new tokens, not {new_tokens}."
+    )
 
 
 def address(text: str) -> tuple[str, int]:

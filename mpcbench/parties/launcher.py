@@ -44,7 +44,8 @@ class LocalRun:
 
     ``provider`` makes the correlated randomness; None leaves that to the protocol file. ``network`` is the
     link to emulate, ``backend`` who does it, see :data:`mpcbench.parties.network.BACKENDS`. ``material`` is a
-    folder with ``party0`` and ``party1`` of what a dealer made ahead of time.
+    folder with ``party0`` and ``party1`` of what a dealer made ahead of time. ``new_tokens``,
+    ``private_logits`` and ``stop`` are of a generation, see :class:`~mpcbench.parties.party.Job`.
     """
 
     shares: Path
@@ -58,6 +59,9 @@ class LocalRun:
     network: LinkProfile = NO_EMULATION
     backend: Backend = "transport"
     material: Path | None = None
+    new_tokens: int = 0
+    private_logits: bool = False
+    stop: tuple[int, ...] = ()
 
 
 def run_here(run: LocalRun, progress: Progress = silent) -> Outcome:
@@ -68,7 +72,8 @@ def run_here(run: LocalRun, progress: Progress = silent) -> Outcome:
     """
     with tempfile.TemporaryDirectory(prefix="mpcbench-run-") as scratch, _place(run) as place:
         folder = Path(scratch)
-        save_file({"tokens": run.tokens}, folder / "tokens.safetensors")
+        asked = {"tokens": run.tokens, "stop": torch.tensor(run.stop, dtype=torch.long)}
+        save_file(asked, folder / "tokens.safetensors")
         started: list[_Process] = []
         events: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
 
@@ -93,7 +98,8 @@ def run_here(run: LocalRun, progress: Progress = silent) -> Outcome:
                 process.end()
         report = json.loads((folder / "result1.json").read_text(encoding="utf-8"))
         results = tuple(PartyResult.model_validate(item) for item in report)
-        return Outcome(results, load_file(folder / "logits.safetensors")["logits"])
+        given = load_file(folder / "logits.safetensors")
+        return Outcome(results, given.get("logits"), tuple(given["generated"].tolist()))
 
 
 class _Here:
@@ -136,6 +142,8 @@ def _command(run: LocalRun, rank: int, rendezvous: str, dealer: str | None, fold
             "--token-ids", str(folder / "tokens.safetensors"), "--logits", str(folder / "logits.safetensors"),
             "--repetitions", str(run.repetitions), "--warmups", str(run.warmups),
         ]  # fmt: skip
+        command += ["--max-new-tokens", str(run.new_tokens)] if run.new_tokens else []
+        command += ["--private-logits"] if run.private_logits else []
     return command
 
 
@@ -225,7 +233,10 @@ def _watch(processes: list[_Process], events: queue.Queue, progress: Callable[[s
 
 
 def _first_cause(processes: list[_Process], ended: _Process) -> Exception:
-    """A process that lost its peer says so; the peer knows better why, if it ends by itself soon."""
+    """A process that lost its peer says so; the peer knows better why, if it ends by itself soon.
+
+    The dealer never knows: parties that refuse each other leave it alone.
+    """
     others = [process for process in processes if process is not ended]
     deadline = time.monotonic() + GRACE_SECONDS
     mine = ended.failure()
@@ -237,4 +248,7 @@ def _first_cause(processes: list[_Process], ended: _Process) -> Exception:
         if all(other.process.poll() is not None for other in others):
             break
         time.sleep(0.05)
+    if lost_its_peer and ended.name == DEALER:
+        refused = [other for other in others if other.process.poll() == PeerError.exit_code]
+        return refused[0].failure() if refused else mine
     return mine

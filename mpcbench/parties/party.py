@@ -6,16 +6,17 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from pydantic import ValidationError
 
 import mpcbench
-from mpcbench.errors import PeerError
+from mpcbench.errors import PeerError, UserError
 from mpcbench.graph.shares import ShareFolder, read_shares
+from mpcbench.parties.generation import Generation
 from mpcbench.parties.handshake import Hello, greet
 from mpcbench.parties.netem import netem
 from mpcbench.parties.network import NO_EMULATION, Backend, LinkProfile
@@ -35,6 +36,7 @@ from mpcbench.secure.stored import StoredProvider
 from mpcbench.secure.substrate import install
 from mpcbench.secure.transport import Link
 
+T = TypeVar("T")
 ROLES = ("model owner", "client")
 
 
@@ -50,6 +52,8 @@ class Job:
     ``dealer`` is the link to the dealer, ``material`` this party's folder of what a dealer made ahead of
     time; both are None where the protocol has another provider. ``network`` is what the links are to be like,
     and ``backend`` who sees to that, see :data:`mpcbench.parties.network.BACKENDS`.
+    ``new_tokens`` asks for so many tokens of text, or fewer if one of ``stop`` comes, 0 for one forward pass;
+    ``private_logits`` finds each token under MPC.
     """
 
     rank: int
@@ -63,14 +67,21 @@ class Job:
     network: LinkProfile = NO_EMULATION
     backend: Backend = "transport"
     material: Path | None = None
+    new_tokens: int = 0
+    private_logits: bool = False
+    stop: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Both parties' reports, by rank, and at the client the logits (V,) of the last repetition."""
+    """Both parties' reports, by rank, and at the client the logits (V,) of the last repetition.
+
+    After a generation ``tokens`` are the ids that the client got; logits, unless private, are the prompt's.
+    """
 
     results: tuple[PartyResult, PartyResult]
     logits: torch.Tensor | None
+    tokens: tuple[int, ...] = ()
 
 
 class Probe(NamedTuple):
@@ -95,7 +106,7 @@ def take_part(job: Job, link: Link, progress: Progress = silent) -> Outcome:
         probe = Probe(backend, *_probe(link, job.network.bandwidth))
         communicator = LinkCommunicator(job.rank, link)
         provider = _provider(job, communicator, folder, client)
-        return _Session(job, folder, client, communicator, provider, probe, progress).run()
+        return Session(job, folder, client, communicator, provider, probe, progress).run()
     except Exception as error:
         link.fail(str(error))
         raise
@@ -106,10 +117,15 @@ def take_part(job: Job, link: Link, progress: Progress = silent) -> Outcome:
 
 
 def _hello(job: Job, folder: ShareFolder) -> Hello:
-    workload = (0, 0, 0) if job.tokens is None else (job.tokens.shape[1], job.repetitions, job.warmups)
     hashes = (folder.graph.sha256(), job.protocol.sha256())
     network = job.network.describe()
-    return Hello(mpcbench.__version__, job.rank, folder.sharing, *hashes, *workload, network)
+    mine = Hello(mpcbench.__version__, job.rank, folder.sharing, *hashes, network=network)
+    if job.tokens is None:
+        return mine
+    return replace(
+        mine, tokens=job.tokens.shape[1], repetitions=job.repetitions, warmups=job.warmups,
+        new_tokens=job.new_tokens, private_logits=job.private_logits,
+    )  # fmt: skip
 
 
 @contextmanager
@@ -153,7 +169,7 @@ def _timed(exchange: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-class _Session:
+class Session:
     """The part after the greeting: set-up, warm-ups, repetitions, report."""
 
     def __init__(
@@ -173,44 +189,63 @@ class _Session:
         self.logits: torch.Tensor | None = None
 
     def run(self) -> Outcome:
+        """Everything the client asks for, and both parties' reports of it."""
+        if self.client.new_tokens:
+            generation = Generation(self)
+            results = self._exchanged(generation.run())
+            return Outcome(results, generation.logits, tuple(generation.tokens))
         warmups = [self._infer("warm-up").seconds for _ in range(self.client.warmups)]
         self.ledgers.clear()
         inferences = [self._infer("inference") for _ in range(self.client.repetitions)]
+        return Outcome(self._exchanged(self.report(warmups, inferences)), self.logits)
+
+    def _exchanged(self, mine: PartyResult) -> tuple[PartyResult, PartyResult]:
+        """Both parties' reports, by rank."""
         self.provider.close()
-        mine = self._report(warmups, inferences)
         try:
             theirs = PartyResult.model_validate(self.link.swap_control(mine.model_dump()))
         except ValidationError:
             raise PeerError(f"{self.link.peer} sent a malformed report: look at its own output.") from None
-        results = (mine, theirs) if self.job.rank == 0 else (theirs, mine)
-        return Outcome(results, self.logits)
+        return (mine, theirs) if self.job.rank == 0 else (theirs, mine)
 
     def _infer(self, what: str) -> Inference:
+        self.what = what
+        self.logits, inference, lines = self.measured(
+            "inference", lambda: self.interpreter.infer(self.job.tokens, self.client.tokens)
+        )
+        self.ledgers.append(lines)
+        return inference
+
+    def measured(self, name: str, compute: Callable[[], T]) -> tuple[T, Inference, list[Line]]:
+        """``compute`` under a ledger and a guard of its own: its value, its times, its lines.
+
+        ``name`` is under which the provider knows what it needs.
+        """
         ledger = self.communicator.ledger = Ledger()
         self.communicator.guard = Guard()
-        self.what = what
         self.link.swap_control({"ready": True})  # so that neither clock runs while the other loads
         started = time.perf_counter()
-        self.provider.prepare()
+        self.provider.prepare(name)
         ahead = time.perf_counter() - started
         self.link.swap_control({"ready": True})  # nor while the other waits for its dealer
         started = time.perf_counter()
-        self.logits = self.interpreter.infer(self.job.tokens, self.client.tokens)
+        value = compute()
         seconds = time.perf_counter() - started
-        self.ledgers.append(_lines(ledger))
-        return Inference(
+        inference = Inference(
             seconds=ahead + seconds,
             offline_seconds=ahead + ledger.total("offline").seconds,
             dealer_seconds=self.provider.dealer_seconds(),
             waiting_seconds=ledger.total("online").wait_seconds,
         )
+        return value, inference, _lines(ledger)
 
     def _on_node(self) -> None:
         self.done += 1
         if self.done % 8 == 0:
             self.progress(self.what, self.done, self.steps * (self.client.warmups + self.client.repetitions))
 
-    def _report(self, warmups: list[float], inferences: list[Inference]) -> PartyResult:
+    def report(self, warmups: list[float], inferences: list[Inference]) -> PartyResult:
+        """This party's, of all inferences whose lines are in ``ledgers``."""
         guard = self.communicator.guard
         return PartyResult(
             party=PartyInfo(
@@ -240,6 +275,8 @@ def _provider(
     job: Job, communicator: LinkCommunicator, folder: ShareFolder, client: Hello
 ) -> Provider:  # fmt: skip
     if job.material is not None:
+        if client.new_tokens:
+            raise UserError("Material is for forward passes, not for text: name a --dealer instead.")
         material = Material(job.material, job.rank)
         material.check(folder.graph.sha256(), job.protocol.sha256(), client.tokens)
         return StoredProvider(communicator, material, client.warmups + client.repetitions)

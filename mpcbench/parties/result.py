@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
@@ -61,9 +62,21 @@ class Inference(BaseModel):
     dealer_seconds: float = 0.0
 
 
+class StepResult(BaseModel):
+    """One token after the first at one party: lines by operator, means of all repetitions."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    lines: list[Line]
+    inferences: list[Inference]
+    masked_openings: int
+    unmasked_openings: list[str]
+
+
 class PartyResult(BaseModel):
     """One party's report: every repetition's times, and one ledger, with mean times, for all of them.
 
+    Of a generation these are of the prompt and the first token; ``later`` are the tokens that follow.
     ``other_bytes_sent`` is what is no payload: greetings, probes, frame headers. ``stored_bytes`` are of
     randomness made ahead of time: for the set-up, and for one inference.
     """
@@ -83,9 +96,12 @@ class PartyResult(BaseModel):
     bandwidth_bytes_per_second: float
     link_backend: str = "none"
     stored_bytes: tuple[int, int] = (0, 0)
+    later: list[StepResult] = []
 
 
 Pair = tuple[PartyResult, PartyResult]
+ALL_LAYERS = "layers"
+"""The module under which :func:`by_operator` enters what the decoder layers have in common."""
 
 
 def average(runs: Sequence[list[Line]]) -> list[Line]:
@@ -112,18 +128,40 @@ def average(runs: Sequence[list[Line]]) -> list[Line]:
     return means + max(repeated, key=lambda lines: sum(line.rounds for line in lines))
 
 
+def by_operator(lines: Sequence[Line]) -> list[Line]:
+    """The same ledger with the lines of all decoder layers added up, by phase and operator."""
+    found: dict[tuple, Line] = {}
+    for line in lines:
+        if line.layer is not None:
+            line = line.model_copy(update={"layer": None, "module": ALL_LAYERS})
+        before = found.get(line.scope)
+        found[line.scope] = line if before is None else _sum(before, line)
+    return list(found.values())
+
+
+def _sum(first: Line, second: Line) -> Line:
+    both = {
+        name: getattr(first, name) + getattr(second, name)
+        for name in ("calls", "bytes_sent", "rounds", "seconds", "wait_seconds")
+    }
+    return first.model_copy(update={**both, "tuples": dict(Counter(first.tuples) + Counter(second.tuples))})
+
+
 def merge_ledgers(parties: Pair) -> Ledger:
     """Both parties' ledgers as one: bytes by sender, rounds once, times at party 0, whose waiting is not
     stretched by the tuples that it makes.
 
     Raises RuntimeError when the parties disagree on anything but times and bytes sent.
     """
-    setup = _phase("setup", parties[0].setup, parties[1].setup)
-    offline, online = (_phase(phase, parties[0].lines, parties[1].lines) for phase in ("offline", "online"))
+    setup = merge_lines("setup", parties[0].setup, parties[1].setup)
+    offline, online = (
+        merge_lines(phase, parties[0].lines, parties[1].lines) for phase in ("offline", "online")
+    )
     return Ledger(setup=setup, offline=offline, online=online)
 
 
-def _phase(phase: Phase, first: list[Line], second: list[Line]) -> PhaseLedger:
+def merge_lines(phase: Phase, first: list[Line], second: list[Line]) -> PhaseLedger:
+    """One phase of both parties' lines; raises as :func:`merge_ledgers` does."""
     mine, theirs = ({line.scope: line for line in lines if line.phase == phase} for lines in (first, second))
     if mine.keys() != theirs.keys():
         raise RuntimeError(f"only one party knows of {sorted(mine.keys() ^ theirs.keys(), key=str)}")
@@ -152,16 +190,22 @@ def _entry(mine: Line, theirs: Line) -> Entry:
 
 def merge_latency(parties: Pair) -> Latency:
     """Wall clock at the slower party. Making, fetching and expanding tuples is the offline part."""
-    runs = list(zip(parties[0].inferences, parties[1].inferences, strict=True))
+    warmups = zip(parties[0].warmup_seconds, parties[1].warmup_seconds, strict=True)
+    return latency(parties[0].inferences, parties[1].inferences, [max(pair) for pair in warmups])
+
+
+def latency(
+    first: Sequence[Inference], second: Sequence[Inference], warmups: Sequence[float] = ()
+) -> Latency:  # fmt: skip
+    """As :func:`merge_latency`, of any inferences, with the seconds of warm-ups."""
+    runs = list(zip(first, second, strict=True))
     total = [max(a.seconds, b.seconds) for a, b in runs]
     offline = [max(a.offline_seconds, b.offline_seconds) for a, b in runs]
     online = [max(0.0, whole - part) for whole, part in zip(total, offline, strict=True)]
     waiting = [a.waiting_seconds for a, _ in runs]
     quarters = statistics.quantiles(online, n=4, method="inclusive") if len(online) > 1 else [0.0, 0.0, 0.0]
     return Latency(
-        warmup_total_seconds=[
-            max(pair) for pair in zip(parties[0].warmup_seconds, parties[1].warmup_seconds, strict=True)
-        ],
+        warmup_total_seconds=list(warmups),
         total_seconds=total,
         online_seconds=online,
         offline_seconds=offline,
@@ -172,9 +216,24 @@ def merge_latency(parties: Pair) -> Latency:
     )
 
 
+def later_steps(parties: Pair) -> list[tuple[PhaseLedger, PhaseLedger, Latency, Openings]]:
+    """For every token of a generation after the first: online and offline by operator, times, openings.
+
+    Raises RuntimeError when the parties disagree.
+    """
+    steps = []
+    for mine, theirs in zip(parties[0].later, parties[1].later, strict=True):
+        online, offline = (merge_lines(phase, mine.lines, theirs.lines) for phase in ("online", "offline"))
+        steps.append((online, offline, latency(mine.inferences, theirs.inferences), _openings(mine, theirs)))
+    return steps
+
+
 def merge_openings(parties: Pair) -> Openings:
     """What one inference opened; both parties must have seen the same."""
-    first, second = parties
+    return _openings(*parties)
+
+
+def _openings(first: PartyResult | StepResult, second: PartyResult | StepResult) -> Openings:
     if (first.masked_openings, first.unmasked_openings) != (second.masked_openings, second.unmasked_openings):
         raise RuntimeError("the parties disagree on what was opened")
     return Openings(masked=first.masked_openings, unmasked=first.unmasked_openings)

@@ -70,7 +70,9 @@ def compare(
     for index, count in enumerate(plan.layers):
         where = f"{count} polynomial layers ({index + 1} of {len(plan.layers)})"
         stage(f"{where}: checkpoint")
-        checkpoint = _checkpoint(plan, original, count, progress)
+        checkpoint = polynomial_checkpoint(
+            original, count, plan.degree, plan.placement, plan.texts, plan.adapters, progress
+        )
         records += _all(
             plan, original, checkpoint, questions, progress, lambda text, w=where: stage(f"{w}: {text}")
         )
@@ -88,14 +90,18 @@ def check_counts(counts: list[int], total: int) -> None:
             raise UserError(f"--layers names {count} more than once: name each number once.")
 
 
-def _checkpoint(plan: Comparison, original: Checkpoint, count: int, progress: Progress) -> Checkpoint:
+def polynomial_checkpoint(
+    original: Checkpoint, count: int, degree: int, placement: str, texts: Texts, adapters: Path | None,
+    progress: Progress,
+) -> Checkpoint:  # fmt: skip
+    """The model with ``count`` polynomial layers: trained where an adapter is found, else fitted."""
     if count == 0:
         return original
-    if plan.adapters is not None:
-        adapter = find_adapter(plan.adapters, original.sha256, count, plan.degree, plan.placement)
+    if adapters is not None:
+        adapter = find_adapter(adapters, original.sha256, count, degree, placement)
         if adapter is not None:
             return load(str(trained_checkpoint(original, adapter)))
-    return load(str(calibrate(original, count, plan.degree, plan.placement, plan.texts, progress)))
+    return load(str(calibrate(original, count, degree, placement, texts, progress)))
 
 
 def _all(

@@ -21,6 +21,7 @@ from mpcbench.parties.network import NO_EMULATION, Backend, LinkProfile
 from mpcbench.parties.party import Outcome
 from mpcbench.parties.result import merge_latency, merge_ledgers, merge_openings, merge_storage
 from mpcbench.pipeline.check import range_note
+from mpcbench.pipeline.generation import ends, generation
 from mpcbench.pipeline.truncation import truncations
 from mpcbench.progress import Progress, silent
 from mpcbench.records.environment import environment
@@ -58,6 +59,8 @@ class Settings:
     network: LinkProfile = NO_EMULATION
     backend: Backend = "transport"
     material: Path | None = None
+    new_tokens: int = 0
+    private_logits: bool = False
 
     def key(self, checkpoint_sha256: str, task: list) -> str:
         """What makes two runs the same measurement; a comparison skips runs whose key it finds."""
@@ -70,6 +73,8 @@ class Settings:
             parts += [self.network.name, self.network.bandwidth, self.network.round_trip]
         parts += [self.backend] if self.backend != "transport" else []
         parts += ["dealt ahead of time"] if self.material else []
+        if self.new_tokens:
+            parts += [self.new_tokens, self.private_logits]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -85,16 +90,20 @@ def measure(
         LocalRun(
             shares, settings.protocol_name, settings.tokens, settings.repetitions, settings.warmups,
             settings.threads, settings.rendezvous, settings.protocol.provider, settings.network,
-            settings.backend, settings.material,
+            settings.backend, settings.material, settings.new_tokens, settings.private_logits,
+            ends(checkpoint),
         ),
         progress,
     )  # fmt: skip
     ledger = merge_ledgers(outcome.results)
     plain = _plain_logits(checkpoint, settings.tokens)
-    truncation = truncations(
-        shares, checkpoint, settings.tokens, ledger, settings.protocol.fixed_point.fraction_bits,
-        settings.protocol.operators, outcome.logits, plain,
-    )  # fmt: skip
+    agreed = truncation = None
+    if outcome.logits is not None:
+        agreed = _agreement(outcome, plain, checkpoint, original, settings.tokens)
+        truncation = truncations(
+            shares, checkpoint, settings.tokens, ledger, settings.protocol.fixed_point.fraction_bits,
+            settings.protocol.operators, outcome.logits, plain,
+        )  # fmt: skip
     return Record(
         run_id=secrets.token_hex(8),
         key=key,
@@ -110,15 +119,16 @@ def measure(
         openings=merge_openings(outcome.results),
         latency=merge_latency(outcome.results),
         accuracy=evaluation.accuracy if evaluation else [],
-        agreement=_agreement(outcome, plain, checkpoint, original, settings.tokens),
+        agreement=agreed,
         fidelity=evaluation.fidelity if evaluation else None,
         environment=environment(),
         truncation=truncation,
+        generation=generation(outcome, checkpoint, settings) if settings.new_tokens else None,
         notes=[
             MASKS,
             EMBEDDING_NOTE[settings.embedding],
             *_stored(outcome),
-            *_ranges(shares, checkpoint, settings),
+            *_ranges(shares, checkpoint, settings, outcome),
         ],
     )
 
@@ -131,10 +141,11 @@ def _stored(outcome: Outcome) -> list[str]:
     return [f"Randomness was made ahead of time: an inference takes {' and '.join(at)} on disk, once."]
 
 
-def _ranges(shares: Path, checkpoint: Checkpoint, settings: Settings) -> list[str]:
+def _ranges(shares: Path, checkpoint: Checkpoint, settings: Settings, outcome: Outcome) -> list[str]:
     if not settings.check_ranges:
         return []
-    return [range_note(shares, checkpoint, settings.tokens, settings.protocol.operators)]
+    read = torch.cat([settings.tokens, torch.tensor([outcome.tokens[:-1]], dtype=torch.long)], dim=1)
+    return [range_note(shares, checkpoint, read, settings.protocol.operators)]
 
 
 def _workload(settings: Settings) -> Workload:

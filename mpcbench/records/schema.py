@@ -224,6 +224,40 @@ class Truncation(_Part):
     far: float
 
 
+class GeneratedToken(_Part):
+    """One generated token and what it took, by operator, the decoder layers added up.
+
+    The first took the forward pass over the prompt, each later one a decoding step over a single token, with
+    the keys and values of ``cached`` tokens before it.
+    """
+
+    token_id: NonNegative
+    text: str
+    cached: NonNegative
+    online: PhaseLedger
+    offline: PhaseLedger
+    openings: Openings
+    latency: Latency
+
+
+class Generation(_Part):
+    """A text that followed the prompt: every token the likeliest one (greedy decoding).
+
+    With ``private_logits`` it was found under MPC and its index alone opened to the client. ``cache`` says
+    how cached keys and values were used. ``plaintext_text`` is what Transformers generates from the same
+    checkpoint. The record's ledger, latency, openings and agreement are of the first token.
+    """
+
+    max_new_tokens: NonNegative
+    private_logits: bool
+    stopped: Literal["length", "end of text"]
+    cache: str
+    text: str
+    plaintext_text: str
+    equals_plaintext: bool
+    tokens: list[GeneratedToken]
+
+
 class Fidelity(_Part):
     """How far the checkpoint is from the original model, in plaintext on held-out text.
 
@@ -273,4 +307,5 @@ class Record(_Part):
     fidelity: Fidelity | None
     environment: Environment
     truncation: Truncation | None = None
+    generation: Generation | None = None
     notes: list[str] = []

@@ -26,6 +26,7 @@ _BY_OPERATOR = {
     "matmul": "attention",
     "softmax": "attention",
     "rope": "attention",
+    "append": "attention",
     "rms_norm": "rms_norm",
     "silu": "activation",
     "swiglu": "activation",
@@ -36,6 +37,7 @@ _BY_OPERATOR = {
     "lm_head": "lm_head",
     "input": "input",
     "output": "output",
+    "argmax": "output",
     "repetition": "repetition",
 }
 

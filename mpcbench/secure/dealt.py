@@ -1,8 +1,9 @@
 """The provider of a party that has a dealer: seeds expanded here, corrections fetched from the dealer.
 
-The first inference asks as it goes and writes down what it asked for. Later ones are the same, so their
-corrections are fetched before they start: the offline phase then really is over when the online phase
-begins. What an inference needs beyond its plan, it asks for in line.
+The first inference asks as it goes and writes down what it asked for. Later ones of the same name are the
+same, so their corrections are fetched before they start: the offline phase then really is over when the
+online phase begins. What an inference needs beyond its plan, it asks for in line. The steps of a generation
+have names of their own, because what they need grows with the cache.
 """
 
 from __future__ import annotations
@@ -29,21 +30,20 @@ class DealerProvider(Provider):
         super().__init__(communicator)
         self.link = link
         self.session, self._seed = enrol(link, communicator.get_rank())
-        self._plan: list[Recipe] = []
+        self._plans: dict[str, list[Recipe]] = {}
         self._asked: list[Recipe] = []
-        self._inferring = False
         self._last = -1
         self._ahead: deque[tuple[int, Recipe, torch.Tensor | None]] = deque()
         self._dealer_seconds = 0.0
 
-    def prepare(self) -> None:
-        """Fetch what the next inference will ask for, if one has asked before.
+    def prepare(self, what: str = "inference") -> None:
+        """Fetch what the next inference will ask for, if one of the same name has asked before.
 
         To be called before every inference, also before the first, after set-up.
         """
-        self._plan = self._asked if self._inferring else []
-        self._asked, self._inferring = [], True
-        numbered = [(self._number(), recipe) for recipe in self._plan]
+        plan = self._plans.get(what, [])
+        self._asked = self._plans[what] = []
+        numbered = [(self._number(), recipe) for recipe in plan]
         self._ahead = deque(self._fetch(numbered))
 
     def close(self) -> None:

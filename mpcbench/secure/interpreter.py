@@ -10,7 +10,7 @@ import torch
 from mpcbench.errors import UserError
 from mpcbench.graph.grouping import group_linears
 from mpcbench.graph.interpreter import Interpreter
-from mpcbench.graph.secure_graph import Node
+from mpcbench.graph.secure_graph import Node, SecureGraph
 from mpcbench.graph.shares import ShareFolder, encode
 from mpcbench.secure.communicator import LinkCommunicator
 from mpcbench.secure.protocol import Protocol
@@ -30,8 +30,11 @@ class SecureInterpreter(Interpreter[Any]):
     """
 
     def __init__(self, folder: ShareFolder, protocol: Protocol, communicator: LinkCommunicator):
-        shares_openings = any(operator.groups_linears for operator in protocol.operators.values())
-        super().__init__(group_linears(folder.graph) if shares_openings else folder.graph)
+        self.operators = protocol.operators
+        self._configs: dict[tuple, Any] = {}
+        super().__init__(folder.graph)
+        self.source = folder.graph
+        """The share folder's own graph."""
         bits = protocol.fixed_point.fraction_bits
         if folder.fraction_bits != bits:
             raise UserError(
@@ -39,14 +42,17 @@ class SecureInterpreter(Interpreter[Any]):
                 f"{bits}: export the model for this protocol."
             )
         self.communicator = communicator
-        self.operators = protocol.operators
         self.client = CLIENT if communicator.get_world_size() > 1 else 0
         self._inputs = 0
         self.on_node: Callable[[], None] = lambda: None
         self.public = folder.public
         self.weights = self._load(folder, bits)
-        # Merging a configuration takes CrypTen a millisecond, so it is done once a node, not once a call.
-        self._configs = {node.name: self._config(node) for node in self.graph.nodes if node.op != "tokens"}
+
+    def use(self, graph: SecureGraph) -> None:
+        """Run this graph from now on; it must use the weights of the share folder's."""
+        shares_openings = any(operator.groups_linears for operator in self.operators.values())
+        super().use(group_linears(graph) if shares_openings else graph)
+        self._settings = {node.name: self._config(node) for node in graph.nodes if node.op in self.operators}
 
     def call(self, node: Node, inputs: list[Any]) -> Any:
         self.on_node()
@@ -54,7 +60,7 @@ class SecureInterpreter(Interpreter[Any]):
             return inputs[0]  # the client looked its own tokens up
         operator = self.operators[node.op]
         usual = crypten.cfg.config
-        crypten.cfg.set_config(self._configs[node.name])
+        crypten.cfg.set_config(self._settings[node.name])
         try:
             with self.communicator.ledger.scope("online", node.layer, node.module, node.op):
                 return operator.run(node, inputs, [self.weights[name] for name in node.weights])
@@ -66,16 +72,20 @@ class SecureInterpreter(Interpreter[Any]):
 
         Returns the logits (V,) of the last position to the client and None to the other party.
         """
+        return self.compute(tokens, count, "logits of the last position")
+
+    def compute(self, tokens: torch.Tensor | None, count: int, name: str) -> torch.Tensor | None:
+        """As :meth:`infer`, whatever the graph's output is: it is opened to the client, by this name."""
         ledger, guard = self.communicator.ledger, self.communicator.guard
         with ledger.scope("online", None, "input", "input"):
             shared = self._share_input(tokens, count)
-        logits = self.run(shared)
-        with ledger.scope("online", None, "output", "output"), guard.output("logits of the last position"):
-            opened = logits.reveal(dst=self.client)
+        output = self.run(shared)
+        with ledger.scope("online", None, "output", "output"), guard.output(name):
+            opened = output.reveal(dst=self.client)
         if self.communicator.get_rank() != self.client:
             return None
         # Not CrypTen's decode, which returns negative values just above an integer 1.0 too low.
-        return (opened.flatten().double() / logits.encoder.scale).float()
+        return (opened.flatten().double() / output.encoder.scale).float()
 
     def _share_input(self, tokens: torch.Tensor | None, count: int) -> Any:
         """The client's embedded tokens, or its one-hot rows, as a fresh sharing (no communication)."""
@@ -108,5 +118,10 @@ class SecureInterpreter(Interpreter[Any]):
         return weights
 
     def _config(self, node: Node) -> Any:
-        with crypten.cfg.temp_override(dict(self.operators[node.op].settings(node))):
-            return crypten.cfg.config
+        """CrypTen's configuration for a node; merging one takes a millisecond, so equal ones are shared."""
+        settings = dict(self.operators[node.op].settings(node))
+        key = tuple(sorted(settings.items()))
+        if key not in self._configs:
+            with crypten.cfg.temp_override(settings):
+                self._configs[key] = crypten.cfg.config
+        return self._configs[key]

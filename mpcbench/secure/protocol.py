@@ -27,7 +27,7 @@ THREAT_MODELS = {
     "and could read every value of party 1: insecure, for development and comparison only.",
 }
 """What a provider that is chosen against the protocol file means for trust."""
-_IMPLIED = {"tokens"}  # the input: the party program shares it
+_IMPLIED = {"tokens", "past"}  # inputs: what the party program shares, and what an earlier step has left
 
 
 class FixedPoint(BaseModel):

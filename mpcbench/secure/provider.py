@@ -55,8 +55,8 @@ class Provider(TupleProvider):
         """The number of the latest request, by which later ones name the masks that it made."""
         return self.requests - 1
 
-    def prepare(self) -> None:
-        """Get ahead of time what the next inference needs, where that is possible."""
+    def prepare(self, what: str = "inference") -> None:
+        """Get ahead of time what ``what``, which comes next, needs, where that is possible."""
 
     def close(self) -> None:
         """Nothing more will be asked for."""

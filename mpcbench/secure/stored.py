@@ -36,7 +36,7 @@ class StoredProvider(Provider):
         self._ahead = deque(self._cut(material.setup, corrections))
         self._spare: dict[Recipe, deque[Dealt]] = {}
 
-    def prepare(self) -> None:
+    def prepare(self, what: str = "inference") -> None:
         """Mark the next inference's material as used, and read it."""
         index, self._next = self._next, self._next + 1
         material = self.material

@@ -99,6 +99,33 @@ def test_run_takes_an_export_and_records(place: Path) -> None:
     assert len(list((place / "ran").glob("*.json"))) == 1
 
 
+def test_generate_prints_a_text_and_what_its_tokens_took(place: Path) -> None:
+    job = ("generate", "tiny", "--prompt", PROMPT, "--max-new-tokens", 3, "--layers", 1, *data()[:2])
+    done = mpcbench(*job, "--results", "texts")
+    assert done.exit_code == 0, done.output
+    (record,) = read_folder(place / "texts")
+    assert len(record.generation.tokens) == 3 and len(record.model.polynomial_layers) == 1
+    assert "gives the same tokens" in done.stdout and f'Text: "{PROMPT}' in done.stdout
+    assert "opened once" in done.stdout  # frontier is the default
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--max-new-tokens", "0"), "0 is not in the range"),
+        (("--max-new-tokens", "126"), "ask for 1 to 125 new tokens, not 126"),
+        (("--prompt", "w5"), "change --prompt"),
+        (("--prompt", "w5 " * 129), "takes 2 to 128"),
+        (("--layers", "4"), "--layers 4 is out of range"),
+        (("--shares", "out", "--layers", "1"), "exported from other weights"),
+    ],
+)
+def test_what_generate_refuses(arguments: tuple[str, ...], says: str) -> None:
+    job = ("generate", "tiny", "--prompt", PROMPT, *data()[:2], "--results", "no-texts")
+    assert says in refused(*job, *arguments)
+    assert not list(Path("no-texts").glob("*.json"))
+
+
 def test_calibrate_writes_a_checkpoint_that_export_takes(place: Path) -> None:
     made = mpcbench(
         "calibrate", "--model", "tiny", "--layers", 1, *data()[:2], "--out", place / "poly", "--json"

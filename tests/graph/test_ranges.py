@@ -34,9 +34,9 @@ def test_ranges_are_the_extremes_over_all_texts():
             if node.module != "norm":  # the last norm sees the last token alone
                 assert node.attrs["range"]["rest"] == extremes([s[1:] for s in squares])
         elif node.op == "softmax":
-            visible = [x[0][..., causal_mask(x[0].shape[-1], node.attrs["groups"])] for x in seen]
+            visible = [x[0][..., causal_mask(*x[0].shape[-2:], node.attrs["groups"])] for x in seen]
             assert node.attrs["range"]["scores"] == extremes(visible)
-            mask = [causal_mask(x[0].shape[-1], node.attrs["groups"]) for x in seen]
+            mask = [causal_mask(*x[0].shape[-2:], node.attrs["groups"]) for x in seen]
             high = [x[0].masked_fill(~m, -1e9).amax(-1) for x, m in zip(seen, mask, strict=True)]
             low = [x[0].masked_fill(~m, 1e9).amin(-1) for x, m in zip(seen, mask, strict=True)]
             spread = [h - lo for h, lo in zip(high, low, strict=True)]

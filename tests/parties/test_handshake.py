@@ -43,6 +43,11 @@ DIFFERENT: dict[str, tuple[Callable[[Hello], Hello], str]] = {
     "long": (lambda hello: replace(hello, tokens=129), "has 129 tokens"),
     "no run": (lambda hello: replace(hello, repetitions=0), "repetitions must be 1 to 10000"),
     "many runs": (lambda hello: replace(hello, repetitions=10_001), "repetitions must be 1 to 10000"),
+    "too much text": (
+        lambda hello: replace(hello, tokens=120, new_tokens=10),
+        "120 tokens and the model has 128 positions: ask for 1 to 9 new tokens, not 10",
+    ),
+    "less than no text": (lambda hello: replace(hello, new_tokens=-1), "new tokens, not -1"),
     "negative": (lambda hello: replace(hello, warmups=-1), "warm-ups 0 to 10000"),
 }
 

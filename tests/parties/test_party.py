@@ -77,6 +77,17 @@ def test_two_commands_make_a_run(exported: Exported, tmp_path: Path) -> None:
     assert f"{sum(sent) / 1e6:.3f}" == cost[1]
 
 
+def test_two_commands_make_a_text(exported: Exported) -> None:
+    meet = ("--rendezvous", f"127.0.0.1:{_free_port()}")
+    owner = _party(0, exported.client, *meet)
+    client = _party(1, exported.client, *meet, "--prompt", PROMPT, "--max-new-tokens", "2")
+    (code0, out0, errors0), (code1, out1, errors1) = _end(owner), _end(client)
+    assert (code0, code1) == (0, 0), errors0 + errors1
+    assert "text: 'w" in out1
+    assert "text: " not in out0
+    assert len(re.findall(r"^next token: [\d.]+ MB, \d+ rounds, [\d.]+ s$", out0, re.M)) == 1
+
+
 def test_different_protocols_are_named_at_both(exported: Exported, tmp_path: Path) -> None:
     from mpcbench.secure.protocol import available
 
@@ -152,6 +163,14 @@ def test_stranger_at_the_door(exported: Exported, sent: bytes) -> None:
 ALONE: dict[str, tuple[list[str], str]] = {
     "no prompt": (["--rank", "1", "--shares", "SHARES"], "The client needs a prompt"),
     "prompt of the owner": (["--rank", "0", "--shares", "SHARES", "--prompt", "x"], "client's secret"),
+    "text of the owner": (
+        ["--rank", "0", "--shares", "SHARES", "--max-new-tokens", "3"],
+        "The client asks for a text",
+    ),
+    "private logits of no text": (
+        ["--rank", "1", "--shares", "SHARES", "--prompt", "x", "--private-logits"],
+        "give --max-new-tokens",
+    ),
     "no folder": (["--rank", "0", "--shares", "SHARES/no"], "There is no folder SHARES/no"),
     "no link": (["--rank", "0", "--shares", "SHARES", "--network", "moon"], "There is no link moon: choose"),
     "no namespaces": (

@@ -7,10 +7,12 @@ it by itself.
 from __future__ import annotations
 
 from mpcbench.secure.operators import (
+    argmax,
     crypten_glu,
     crypten_linear,
     crypten_rms_norm,
     crypten_softmax,
+    frontier_cache,
     frontier_glu,
     frontier_local,
     frontier_matmul,
@@ -25,7 +27,8 @@ from mpcbench.secure.operators.base import Operator, Params, Sample
 
 _MODULES = (
     local, crypten_linear, crypten_glu, crypten_softmax, crypten_rms_norm, masked_linear, frontier_local,
-    frontier_matmul, frontier_rms_norm, frontier_softmax, frontier_glu, frontier_nested_glu, published,
+    frontier_matmul, frontier_rms_norm, frontier_softmax, frontier_glu, frontier_nested_glu, frontier_cache,
+    published, argmax,
 )  # fmt: skip
 
 REGISTRY: dict[str, type[Operator]] = {

@@ -48,7 +48,7 @@ class Softmax(Operator):
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         scores = inputs[0].clone()
-        mask = causal_mask(scores.size(-1), node.attrs["groups"]).long()
+        mask = causal_mask(*scores.size()[-2:], node.attrs["groups"]).long()
         floor = node.attrs["range"]["scores"][0] - self.params.margin
         scores.share = scores.share * mask  # a 0/1 factor needs no truncation
         return (scores + (1 - mask).float() * floor).softmax(-1)

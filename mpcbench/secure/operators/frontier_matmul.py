@@ -15,6 +15,7 @@ from mpcbench.graph.interpreter import rope_tables
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.opening import Cut, opened
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
+from mpcbench.secure.operators.frontier_cache import product as cached_product
 from mpcbench.secure.operators.ranges import cut
 from mpcbench.secure.randomness.linear import Matmul as MatmulRecipe
 from mpcbench.secure.randomness.linear import scattered, seen_entries, seen_positions
@@ -29,7 +30,8 @@ class Matmul(Operator):
     """Batched x y: both are opened in one round, cut to ``input_bits``; the product keeps its bits.
 
     Behind a causal softmax (``attrs["groups"]``) only the entries of x that the mask lets through are
-    opened: the others are zero, and both parties know it.
+    opened: the others are zero, and both parties know it. Where y is cached (``attrs["slot"]``), of y only
+    the rows or columns are opened that are new (:mod:`mpcbench.secure.operators.frontier_cache`).
     """
 
     name, op = "frontier.matmul", "matmul"
@@ -59,13 +61,25 @@ class Matmul(Operator):
         left, right = inputs
         batch, groups = math.prod(left[:-2]), node.attrs.get("groups", 0)
         entries = seen_entries(left[-2], left[-1], groups) if groups else left[-2] * left[-1]
-        sent = batch * (entries + right[-2] * right[-1])
+        tokens = right[-2] if groups else right[-1]
+        fresh = right[-2] * right[-1] // tokens * (tokens - node.attrs.get("past", 0))
+        sent = batch * (entries + fresh)
         products = batch * left[-2] * right[-1]
-        return Cost(RING_BYTES * sent, 1, Counter(matmul=products), RING_BYTES * (sent + products))
+        kind = "cached_matmul" if "slot" in node.attrs else "matmul"
+        return Cost(RING_BYTES * sent, 1, Counter({kind: products}), RING_BYTES * (sent + products))
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         cuts = [self._cut(node, name, x) for name, x in zip(("left", "right"), inputs, strict=True)]
         left, right = (x.share.reshape(-1, *x.size()[-2:]) for x in inputs)
+        bits = [bits_of(value) - how.shift for value, how in zip(inputs, cuts, strict=True)]
+        cache = getattr(inputs[1], "cache", None)
+        if cache is not None:
+            result = cached_product(node, left, right, cache, cuts, bits[1])
+        else:
+            result = self._product(node, left, right, cuts)
+        return _scaled(result.reshape(*inputs[0].size()[:-1], -1), sum(bits), node.attrs.get("scale"))
+
+    def _product(self, node: Node, left: torch.Tensor, right: torch.Tensor, cuts: list[Cut]) -> torch.Tensor:
         groups = node.attrs.get("groups", 0)
         recipe = MatmulRecipe(
             left=tuple(left.shape), right=tuple(right.shape), shifts=tuple(how.shift for how in cuts),
@@ -78,10 +92,7 @@ class Matmul(Operator):
         if groups:
             x, a = scattered(x, tuple(left.shape), groups), scattered(a, tuple(left.shape), groups)
         # (x + a)(y + b): the party that adds the public product computes x (y + b) in one go.
-        result = torch.matmul(x, plus(b, y)) + torch.matmul(a, y) + product
-        bits = sum(bits_of(value) - how.shift for value, how in zip(inputs, cuts, strict=True))
-        shape = (*inputs[0].size()[:-1], inputs[1].size(-1))
-        return _scaled(result.reshape(shape), bits, node.attrs.get("scale"))
+        return torch.matmul(x, plus(b, y)) + torch.matmul(a, y) + product
 
     def _cut(self, node: Node, name: str, value: Any) -> Cut:
         p = self.params
@@ -121,10 +132,9 @@ class Rope(Operator):
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         x = inputs[0].share
-        start = node.attrs.get("start", 0)
-        tables = rope_tables(weights[0], start + x.shape[-2], node.attrs["scale"])
+        tables = rope_tables(weights[0], x.shape[-2], node.attrs["scale"], node.attrs.get("start", 0))
         bits = self.params.table_bits
-        cos, sin = ((table[start:].double() * 2.0**bits).round().long() for table in tables)
+        cos, sin = ((table.double() * 2.0**bits).round().long() for table in tables)
         half = x.shape[-1] // 2
         turned = torch.cat([-x[..., half:], x[..., :half]], dim=-1)
         return wrap(x * cos + turned * sin, bits_of(inputs[0]) + bits)

@@ -80,6 +80,20 @@ class LastToken(_Local):
         return inputs[0][:, -1:]
 
 
+class Append(_Local):
+    """Rows behind those of earlier tokens: each party joins its shares."""
+
+    name, op = "local.append", "append"
+
+    @classmethod
+    def sample(cls) -> Sample:
+        return Sample(Node("y", cls.op, attrs={"dim": 3}), [_values(1, 2, 4, 5), _values(1, 2, 4, 1)])
+
+    def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
+        past, new = inputs
+        return new if past is None else type(new).cat([past, new], dim=node.attrs["dim"])
+
+
 class Output(_Local):
     """Names the value that the party program opens to the client; opening it is not the graph's business."""
 
@@ -107,10 +121,10 @@ class Rope(_Local):
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         x = inputs[0]
-        cos, sin = rope_tables(weights[0], x.size(-2), node.attrs["scale"])
+        cos, sin = rope_tables(weights[0], x.size(-2), node.attrs["scale"], node.attrs.get("start", 0))
         half = x.size(-1) // 2
         turned = type(x).cat([-x[..., half:], x[..., :half]], dim=-1)
         return x * cos + turned * sin
 
 
-OPERATORS = (Add, Reshape, Transpose, LastToken, Output, Rope)
+OPERATORS = (Add, Reshape, Transpose, LastToken, Append, Output, Rope)

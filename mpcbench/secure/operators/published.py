@@ -77,13 +77,13 @@ class _TwoQuad(Operator, ABC):
 
     @classmethod
     def reference(cls, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> torch.Tensor:
-        mask = causal_mask(inputs[0].shape[-1], node.attrs["groups"])
+        mask = causal_mask(*inputs[0].shape[-2:], node.attrs["groups"])
         squares = (inputs[0] + cls.Params().centre).square() * mask
         return squares / squares.sum(-1, keepdim=True)
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         squares = (inputs[0] + self.params.centre).square()
-        squares.share = squares.share * causal_mask(squares.size(-1), node.attrs["groups"]).long()
+        squares.share = squares.share * causal_mask(*squares.size()[-2:], node.attrs["groups"]).long()
         return squares * self._inverse(squares.sum(-1, keepdim=True))
 
     @abstractmethod
@@ -205,7 +205,7 @@ class OdeSoftmax(Operator):
     @classmethod
     def reference(cls, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> torch.Tensor:
         steps = cls(cls.Params())._steps(node)
-        mask = causal_mask(inputs[0].shape[-1], node.attrs["groups"])
+        mask = causal_mask(*inputs[0].shape[-2:], node.attrs["groups"])
         y, s = mask / mask.sum(-1, keepdim=True), inputs[0]
         for _ in range(steps):
             y = y + (s - (s * y).sum(-1, keepdim=True)) * y / steps
@@ -217,7 +217,7 @@ class OdeSoftmax(Operator):
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         steps, s = self._steps(node), inputs[0]
-        mask = causal_mask(s.size(-1), node.attrs["groups"])
+        mask = causal_mask(*s.size()[-2:], node.attrs["groups"])
         y = s * 0 + mask / mask.sum(-1, keepdim=True)
         for _ in range(steps):
             y = y + (s - (s * y).sum(-1, keepdim=True)) * y * (1 / steps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -92,6 +92,44 @@ class Matmul(Recipe):
         cut = [mask >> shift for mask, shift in zip(masks, self.shifts, strict=True)]
         left = scattered(cut[0], self.left, self.causal) if self.causal else cut[0]
         return [*cut, torch.matmul(left, cut[1])]
+
+
+class CachedMatmul(Recipe):
+    """As :class:`Matmul`, where only the last rows or columns of B are new and masked afresh.
+
+    ``fresh`` is their shape; ``past`` others, along ``dim`` (1 or 2), were cut and masked by earlier requests
+    of the same ``slot``, and the dealer has kept their masks. Each opened value is so masked once: what was
+    opened stays as it is and multiplies another A, under a fresh mask, in every step.
+    """
+
+    kind: ClassVar[str] = "cached_matmul"
+    left: tuple[int, int, int]
+    fresh: tuple[int, int, int]
+    shifts: tuple[Shift, Shift] = (0, 0)
+    causal: Annotated[int, Field(ge=0, le=1 << 16)] = 0
+    slot: Annotated[int, Field(ge=0)]
+    past: Annotated[int, Field(ge=0)]
+    dim: Literal[1, 2]
+
+    def whole(self) -> Matmul:
+        """The same product without a cache."""
+        right = list(self.fresh)
+        right[self.dim] += self.past
+        return Matmul(left=self.left, right=tuple(right), shifts=self.shifts, causal=self.causal)
+
+    def masks(self) -> list[Size]:
+        return [self.whole().masks()[0], self.fresh]
+
+    def values(self) -> list[Size]:
+        return [*self.masks(), self.whole().values()[2]]
+
+    def count(self) -> int:
+        return self.whole().count()
+
+    def derive(self, masks: list[torch.Tensor], kept: Kept) -> list[torch.Tensor]:
+        a, fresh = (mask >> shift for mask, shift in zip(masks, self.shifts, strict=True))
+        left = scattered(a, self.left, self.causal) if self.causal else a
+        return [a, fresh, torch.matmul(left, kept.joined(self.slot, self.past, fresh, self.dim))]
 
 
 def seen_positions(rows: int, keys: int, groups: int) -> torch.Tensor:

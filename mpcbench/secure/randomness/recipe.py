@@ -67,6 +67,7 @@ class Kept:
 
     def __init__(self) -> None:
         self._masks: dict[int, torch.Tensor] = {}
+        self._rows: dict[int, torch.Tensor] = {}
 
     def put(self, number: int, mask: torch.Tensor) -> None:
         """Remember a mask."""
@@ -77,6 +78,21 @@ class Kept:
         if number not in self._masks:
             raise ValueError(f"no mask was kept for request {number}")
         return self._masks[number]
+
+    def joined(self, slot: int, past: int, fresh: torch.Tensor, dim: int) -> torch.Tensor:
+        """``fresh`` behind the first ``past`` of what ``slot`` holds along ``dim``; the slot then holds all.
+
+        A step that is made again so takes the place of its first attempt. Raises ValueError when the slot
+        holds fewer, or others.
+        """
+        rows = fresh
+        if past:
+            held = self._rows.get(slot)
+            if held is None or held.dim() != fresh.dim() or held.shape[dim] < past:
+                raise ValueError(f"cache {slot} does not hold {past} rows")
+            rows = torch.cat([held.narrow(dim, 0, past), fresh], dim)
+        self._rows[slot] = rows
+        return rows
 
 
 def split(flat: torch.Tensor, sizes: Sequence[Size]) -> list[torch.Tensor]:
