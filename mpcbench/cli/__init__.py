@@ -15,6 +15,7 @@ from mpcbench.cli.errors import reported
 
 COMMANDS = {
     "compare": "Compare a model with 0, 8, 16 ... polynomial layers.",
+    "estimate": "Say what runs will cost, without running.",
     "run": "Run one model under two-party computation here.",
     "generate": "Generate text under two-party computation here.",
     "plot": "Draw tables and figures again, from records alone.",

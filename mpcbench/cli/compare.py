@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from mpcbench.cli.output import json_option, messages
 from mpcbench.cli.workload import several, workload_options, writable
@@ -37,12 +38,15 @@ def _counts(context: click.Context, parameter: click.Parameter, text: str) -> li
               help="Trained adapters, such as a run of distill [default: packaged ones].")  # fmt: skip
 @click.option("--calibrated", is_flag=True,
               help="Fit in closed form even where there is a trained adapter.")  # fmt: skip
+@click.option("--estimate", "only_estimate", is_flag=True,
+              help="Run nothing: the same tables and figures from estimates, marked as such.")  # fmt: skip
 @workload_options
 @json_option
+@click.pass_context
 def command(
-    model: str, layers: list[int], degree: int, placement: str, adapters: Path | None,
-    calibrated: bool, calibration_data: str | None, task_data: Path | None, limit: int | None,
-    results: Path, as_json: bool, **options: object,
+    context: click.Context, model: str, layers: list[int], degree: int, placement: str,
+    adapters: Path | None, calibrated: bool, only_estimate: bool, calibration_data: str | None,
+    task_data: Path | None, limit: int | None, results: Path, as_json: bool, **options: object,
 ) -> None:  # fmt: skip
     """Measure a model with several numbers of polynomial layers under two-party computation.
 
@@ -54,6 +58,11 @@ def command(
     polynomials are fitted, to --calibration-data if that is given; the table says which. Called again after
     an interruption, it goes on where it stopped.
     """
+    if only_estimate:
+        if context.get_parameter_source("results") is ParameterSource.DEFAULT:
+            results = results / "estimated"  # apart from what is measured
+        _estimate(model, layers, degree, placement, results, as_json, options)
+        return
     from mpcbench.checkpoints import load
     from mpcbench.cli.progress import progress_bars
     from mpcbench.distill import calibration_texts
@@ -75,6 +84,24 @@ def command(
             None if calibrated or (calibration_data and not adapters) else adapters or published(),
         )  # fmt: skip
         records = compare(plan, original, shown.step, shown.stage)
+    _report(in_order(records), results, as_json)
+
+
+def _estimate(
+    model: str, layers: list[int], degree: int, placement: str, results: Path, as_json: bool, options: dict
+) -> None:
+    from mpcbench.cli.estimate import chosen_links, chosen_protocols
+    from mpcbench.pipeline.estimate import PLACEMENTS, Setting, estimate, read_architecture, variants
+    from mpcbench.records.store import in_order, write
+
+    writable(results)
+    links = chosen_links(options.get("network") or "loopback")
+    protocols = chosen_protocols(options["protocol"], options["provider"])
+    where = placement if placement in PLACEMENTS else "last"  # costs are those of any placement
+    found = variants(read_architecture(model), layers, degree, where, options["embedding"])
+    records = estimate(found, Setting(protocols, [options["tokens"] or 32], links[:1]))
+    for record in records:
+        write(record, results)
     _report(in_order(records), results, as_json)
 
 

@@ -21,6 +21,14 @@ class Cost:
     tuples: Counter[str] = field(default_factory=Counter)
     dealt_bytes: int = 0
 
+    @property
+    def unseeded_bytes(self) -> int:
+        """What each party would be sent without seeds: masks and values in full.
+
+        Every opened element has a mask of its own, so that the masks are as large as the openings.
+        """
+        return self.bytes_sent + self.dealt_bytes
+
     def __add__(self, other: Cost) -> Cost:
         return Cost(
             self.bytes_sent + other.bytes_sent,

@@ -55,13 +55,14 @@ class Captured:
 def capture(model: nn.Module) -> Captured:
     """Export ``model`` (a causal language model of Transformers) for any number of tokens from 2.
 
+    A model on the meta device, without weights, will do.
     Raises UserError when ``torch.export`` cannot capture it.
     """
     implementation = model.config._attn_implementation
     # One fused attention node is easier to lower than Transformers' eager arithmetic.
     model.config._attn_implementation = "sdpa"
     limit = int(getattr(model.config, "max_position_embeddings", 4096))
-    tokens = torch.zeros(1, min(7, limit), dtype=torch.long)
+    tokens = torch.zeros(1, min(7, limit), dtype=torch.long, device=model.device)
     dynamic = ({1: torch.export.Dim("tokens", min=2, max=limit)},)
     try:
         with torch.no_grad():

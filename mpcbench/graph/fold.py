@@ -99,8 +99,7 @@ def _fold_quadratics(nodes: list[Node], weights: Weights) -> list[Node]:
         if not plain or a.abs().min() < MIN_LEADING * (1 - 1e-6):
             continue
         _fold_gate(nodes, weights, gate, a, b)
-        sign = a.sign().float()
-        weights[up.weights[0]] = weights[up.weights[0]] * sign[:, None]
+        _signed(weights, up, a.sign())
         offset = f"{node.module}.offset"
         weights[offset] = (a.sign() * (c - b * b / (4 * a))).float()
         nodes[index] = replace(node, op="quadratic_glu", weights=(offset,), attrs={})
@@ -119,7 +118,7 @@ def _fold_higher(nodes: list[Node], weights: Weights) -> list[Node]:
         if form is None:
             continue
         _affine(nodes, weights, gate, form.scale, form.scale * form.shift)
-        weights[up.weights[0]] = (weights[up.weights[0]].double() * form.sign[:, None]).float()
+        _signed(weights, up, form.sign)
         names = tuple(f"{node.module}.{part}" for part in form.constants)
         weights.update(zip(names, (c.float() for c in form.constants.values()), strict=True))
         nodes[index] = replace(node, op="nested_glu", weights=names)
@@ -132,11 +131,19 @@ def _fold_gate(nodes: list[Node], weights: Weights, gate: Node, a: torch.Tensor,
     _affine(nodes, weights, gate, root, b * root / (2 * a))
 
 
+def _signed(weights: Weights, up: Node, sign: torch.Tensor) -> None:
+    """The up projection's rows multiplied by one or minus one."""
+    weight = weights[up.weights[0]]
+    weights[up.weights[0]] = weight * sign.to(weight)[:, None]
+
+
 def _affine(
     nodes: list[Node], weights: Weights, gate: Node, scale: torch.Tensor, shift: torch.Tensor
 ) -> None:
     """``scale g + shift`` in place of ``g``: rows of the gate projection scaled, its bias shifted."""
-    weights[gate.weights[0]] = (weights[gate.weights[0]].double() * scale[:, None]).float()
+    weight = weights[gate.weights[0]]
+    scale, shift = scale.to(weight.device), shift.to(weight.device)
+    weights[gate.weights[0]] = (weight.double() * scale[:, None]).float()
     bias = weights[gate.weights[1]].double() * scale if len(gate.weights) > 1 else 0.0
     name = f"{gate.module}.bias"
     weights[name] = (bias + shift).float()

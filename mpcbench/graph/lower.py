@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -12,6 +13,9 @@ from mpcbench.graph.capture import Captured, capture
 from mpcbench.graph.fold import fold
 from mpcbench.graph.patterns import Match, match, settled
 from mpcbench.graph.secure_graph import Node, SecureGraph, Weight
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 EMBEDDINGS = ("client", "private")
 
@@ -31,20 +35,29 @@ def lower(model: nn.Module, embedding: str = "client") -> Lowered:
     secret and looks rows up under MPC. Raises UserError for what no operator covers.
     """
     with torch.no_grad():
-        captured = capture(model)
-        builder = _Builder(captured)
-        nodes = builder.build()
-        config = model.config
-        limit = int(getattr(config, "max_position_embeddings", 4096))
-        window = getattr(config, "sliding_window", None)
-        graph = SecureGraph(
-            nodes=nodes,
-            weights={},
-            embedding=embedding,
-            vocab_size=int(config.vocab_size),
-            max_tokens=min(limit, window) if window else limit,
-        )
-        return _declared(*fold(graph, builder.weights))
+        return finished(*built(model), model.config, embedding)
+
+
+def built(model: nn.Module) -> tuple[list[Node], dict[str, torch.Tensor]]:
+    """Captured and translated, node by node, with nothing folded yet. Raises as :func:`lower` does."""
+    builder = _Builder(capture(model))
+    return builder.build(), builder.weights
+
+
+def finished(
+    nodes: list[Node], weights: dict[str, torch.Tensor], config: PretrainedConfig, embedding: str
+) -> Lowered:
+    """Fold, and declare the weights that are left."""
+    limit = int(getattr(config, "max_position_embeddings", 4096))
+    window = getattr(config, "sliding_window", None)
+    graph = SecureGraph(
+        nodes=nodes,
+        weights={},
+        embedding=embedding,
+        vocab_size=int(config.vocab_size),
+        max_tokens=min(limit, window) if window else limit,
+    )
+    return _declared(*fold(graph, weights))
 
 
 def _declared(graph: SecureGraph, weights: dict[str, torch.Tensor]) -> Lowered:

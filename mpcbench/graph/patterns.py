@@ -245,6 +245,8 @@ def _evaluate(captured: Captured, node: FxNode, tokens: torch.Tensor) -> torch.T
             env[current] = tokens if current is captured.tokens else captured.tensors[current.name]
         else:
             args, kwargs = torch.fx.node.map_arg((current.args, current.kwargs), lambda n: env[n])
+            if "device" in kwargs:  # a mask has values, also where the model is on the meta device
+                kwargs = {**kwargs, "device": "cpu"}
             env[current] = current.target(*args, **kwargs)
     return env[node]
 

@@ -89,6 +89,24 @@ def write_shares(
     return sharing
 
 
+def folder_bytes(graph: SecureGraph) -> tuple[int, int]:
+    """Bytes of the tensors in each party's folder: eight an element of a share, four a public one."""
+    shared = sum(8 * math.prod(weight.shape) for weight in graph.weights.values() if weight.secret)
+    return tuple(
+        shared + sum(4 * math.prod(graph.weights[name].shape) for name in _public_names(graph, rank))
+        for rank in range(PARTIES)
+    )
+
+
+def _public_names(graph: SecureGraph, rank: int) -> list[str]:
+    """The client's embedding table stays with the client, party 1; the model owner has its own."""
+    tables = {name for node in graph.nodes if node.op == "embedding" for name in node.weights}
+    return [
+        name for name, weight in graph.weights.items()
+        if not weight.secret and (rank == 1 or name not in tables)
+    ]  # fmt: skip
+
+
 def _write_tensors(
     graph: SecureGraph, weights: Mapping[str, torch.Tensor], parts: list[Path], fraction_bits: int,
     progress: Callable[[int], None],
@@ -102,16 +120,9 @@ def _write_tensors(
             shares[1][name] = encode(weights[name], fraction_bits) - shares[0][name]
         done += weights[name].numel()
         progress(done)
-    tables = {name for node in graph.nodes if node.op == "embedding" for name in node.weights}
     for rank, part in enumerate(parts):
-        public = {
-            name: weights[name]
-            for name, declared in graph.weights.items()
-            # The client's embedding table stays with the client, party 1; the model owner has its own.
-            if not declared.secret and (rank == 1 or name not in tables)
-        }
         save_file(shares[rank], part / "shares.safetensors")
-        save_file(public, part / "public.safetensors")
+        save_file({name: weights[name] for name in _public_names(graph, rank)}, part / "public.safetensors")
 
 
 def read_shares(folder: Path, rank: int | None = None) -> ShareFolder:

@@ -36,6 +36,8 @@ class Line(BaseModel):
     seconds: float
     wait_seconds: float
     tuples: dict[str, int]
+    dealt_bytes: int = 0
+    unseeded_bytes: int = 0
 
     @property
     def scope(self) -> tuple:
@@ -45,7 +47,9 @@ class Line(BaseModel):
     @property
     def traffic(self) -> tuple:
         """What never varies between repetitions, unlike times."""
-        return (self.calls, self.bytes_sent, self.rounds, self.tuples)
+        return (
+            self.calls, self.bytes_sent, self.rounds, self.tuples, self.dealt_bytes, self.unseeded_bytes
+        )  # fmt: skip
 
 
 class Inference(BaseModel):
@@ -175,6 +179,7 @@ def _entry(mine: Line, theirs: Line) -> Entry:
     for field in ("calls", "rounds", "tuples"):
         if getattr(mine, field) != getattr(theirs, field):
             raise RuntimeError(f"the parties disagree on the {field} of {mine.scope}")
+    material = mine.phase != "online"
     return Entry(
         layer=mine.layer,
         module=mine.module,
@@ -185,6 +190,8 @@ def _entry(mine: Line, theirs: Line) -> Entry:
         seconds=mine.seconds,
         wait_seconds=mine.wait_seconds,
         tuples=mine.tuples,
+        dealt_bytes=(mine.dealt_bytes, theirs.dealt_bytes) if material else None,
+        unseeded_bytes=(mine.unseeded_bytes, theirs.unseeded_bytes) if material else None,
     )
 
 

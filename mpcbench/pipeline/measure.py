@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
-import shlex
-import sys
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
@@ -16,30 +12,20 @@ import torch
 import mpcbench
 from mpcbench.accuracy import Evaluation, agreement
 from mpcbench.checkpoints import Checkpoint
+from mpcbench.graph.secure_graph import SecureGraph
+from mpcbench.graph.shares import folder_bytes
 from mpcbench.parties.launcher import LocalRun, run_here
 from mpcbench.parties.network import NO_EMULATION, Backend, LinkProfile
 from mpcbench.parties.party import Outcome
 from mpcbench.parties.result import merge_latency, merge_ledgers, merge_openings, merge_storage
 from mpcbench.pipeline.check import range_note
+from mpcbench.pipeline.described import EMBEDDING_NOTE, MASKS, called, protocol_info
 from mpcbench.pipeline.generation import ends, generation
 from mpcbench.pipeline.truncation import truncations
 from mpcbench.progress import Progress, silent
 from mpcbench.records.environment import environment
-from mpcbench.records.schema import Agreement, LinkInfo, ModelInfo, ProtocolInfo, Record, Workload
-from mpcbench.secure.protocol import PROVIDERS, Protocol
-
-RANDOMNESS = {
-    "first-party": "party 0, CrypTen's trusted first party",
-    "dealer": "a dealer, a process of its own that colludes with neither party",
-}
-AHEAD = "a dealer, a process of its own that colludes with neither party, ahead of time into files"
-SECURE_PROVIDERS = frozenset({"dealer"})
-MASKS = "Masks come from AES-128 in counter mode, with seeds from the operating system."
-EMBEDDING_NOTE = {
-    "client": "The embedding table is public to the client, which looks its own tokens up; for a model with "
-    "tied embeddings this shows it the LM head's weights before the last norm's gain.",
-    "private": "The embedding is looked up under MPC: a one-hot row a token times the secret table.",
-}
+from mpcbench.records.schema import Agreement, LinkInfo, ModelInfo, Record, Sharing, Workload
+from mpcbench.secure.protocol import Protocol
 
 
 @dataclass(frozen=True)
@@ -105,16 +91,15 @@ def measure(
             settings.protocol.operators, outcome.logits, plain,
         )  # fmt: skip
     return Record(
-        run_id=secrets.token_hex(8),
+        **called(),
         key=key,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command="mpcbench " + shlex.join(sys.argv[1:]),
         model=info,
-        protocol=_protocol_info(settings),
+        protocol=protocol_info(settings.protocol, settings.material is not None),
         parties=[result.party for result in outcome.results],
         link=_link_info(outcome, settings.network),
         workload=_workload(settings),
         ledger=ledger,
+        sharing=_sharing(shares),
         storage=merge_storage(outcome.results),
         openings=merge_openings(outcome.results),
         latency=merge_latency(outcome.results),
@@ -148,6 +133,10 @@ def _ranges(shares: Path, checkpoint: Checkpoint, settings: Settings, outcome: O
     return [range_note(shares, checkpoint, read, settings.protocol.operators)]
 
 
+def _sharing(shares: Path) -> Sharing:
+    return Sharing(folder_bytes=folder_bytes(SecureGraph.read(shares / "party0" / "graph.json")))
+
+
 def _workload(settings: Settings) -> Workload:
     return Workload(
         prompt=settings.prompt,
@@ -157,22 +146,6 @@ def _workload(settings: Settings) -> Workload:
         repetitions=settings.repetitions,
         warmups=settings.warmups,
         seed=None,
-    )
-
-
-def _protocol_info(settings: Settings) -> ProtocolInfo:
-    protocol = settings.protocol
-    assert protocol.provider in PROVIDERS
-    return ProtocolInfo(
-        name=protocol.name,
-        sha256=protocol.sha256(),
-        settings=protocol.settings,
-        provider=protocol.provider,
-        provider_is_secure=protocol.provider in SECURE_PROVIDERS,
-        randomness=AHEAD if settings.material else RANDOMNESS[protocol.provider],
-        threat_model=protocol.threat_model,
-        ring_bits=protocol.fixed_point.ring_bits,
-        fraction_bits=protocol.fixed_point.fraction_bits,
     )
 
 

@@ -10,6 +10,7 @@ from mpcbench.records.schema import Record
 from mpcbench.records.store import in_order, read, read_folder
 
 MUST_MATCH: dict[str, Callable[[Record], object]] = {
+    "kind": lambda r: r.kind,
     "model.sha256": lambda r: r.model.sha256,
     "workload.tokens": lambda r: r.workload.tokens,
     "workload.prompt": lambda r: r.workload.prompt,

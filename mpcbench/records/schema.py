@@ -41,6 +41,10 @@ class Entry(_Part):
     randomness by kind, in ring elements of the product share (one matmul triple of an (m,k)x(k,n)
     product counts m*n). In the offline phase ``bytes_sent`` are the bytes that the dealer sent to each
     party.
+
+    ``dealt_bytes``: correlated randomness that each party holds beyond its seed; a dealer sends it, a first
+    party keeps it to itself. ``unseeded_bytes``: what each would hold without seeds, masks and values in
+    full. Both are None in the online phase and in old records.
     """
 
     layer: int | None
@@ -52,6 +56,8 @@ class Entry(_Part):
     seconds: Seconds
     wait_seconds: Seconds
     tuples: dict[str, NonNegative] = {}
+    dealt_bytes: tuple[NonNegative, NonNegative] | None = None
+    unseeded_bytes: tuple[NonNegative, NonNegative] | None = None
 
 
 class PhaseLedger(_Part):
@@ -134,7 +140,7 @@ class PartyInfo(_Part):
 
 
 class LinkInfo(_Part):
-    """The link asked for, and what was measured on it before the run.
+    """The link asked for, and what was measured on it before the run; None of it in an estimate.
 
     ``backend`` made it so slow: ``transport``, ``netem`` or ``namespaces``; ``none`` where nothing was
     emulated. ``asked_bandwidth_bits_per_second`` is None where it was not limited.
@@ -144,8 +150,8 @@ class LinkInfo(_Part):
     backend: str = "none"
     asked_bandwidth_bits_per_second: float | None = None
     asked_round_trip_seconds: Seconds = 0.0
-    measured_round_trip_seconds: Seconds
-    measured_bandwidth_bytes_per_second: float
+    measured_round_trip_seconds: Seconds | None
+    measured_bandwidth_bytes_per_second: float | None
 
 
 class Workload(_Part):
@@ -285,10 +291,21 @@ class Environment(_Part):
     git_dirty: bool | None
 
 
+class Sharing(_Part):
+    """Tensors in each party's share folder, in bytes: what it must receive before its first inference."""
+
+    folder_bytes: tuple[NonNegative, NonNegative]
+
+
 class Record(_Part):
-    """One run of one checkpoint under one protocol on one link."""
+    """One run of one checkpoint under one protocol on one link.
+
+    ``kind``: an estimate is a run that did not take place; its ledger is added up from declared costs, its
+    times are what the link adds. No parties, no openings, no accuracy belong to it.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
+    kind: Literal["measured", "estimated"] = "measured"
     run_id: str
     key: str
     created: str
@@ -300,7 +317,8 @@ class Record(_Part):
     workload: Workload
     ledger: Ledger
     storage: Storage | None = None
-    openings: Openings
+    sharing: Sharing | None = None
+    openings: Openings | None
     latency: Latency
     accuracy: list[Accuracy]
     agreement: Agreement | None

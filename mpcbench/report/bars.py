@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mpcbench.report.groups import GROUPS, Cost
-from mpcbench.report.sections import Summary
 from mpcbench.report.style import COLOURS, HATCHES, ink
+from mpcbench.report.summary import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

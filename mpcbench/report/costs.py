@@ -18,8 +18,8 @@ from mpcbench.report.bars import (
     totals,
 )
 from mpcbench.report.groups import Cost
-from mpcbench.report.sections import Summary, baseline, mean_cost
 from mpcbench.report.style import COLOURS, HATCHES, ORANGE, Sheet, legend_columns, panel_letter
+from mpcbench.report.summary import Summary, baseline, mean_cost
 from mpcbench.report.words import DAGGER, marked_labels, short_footnote
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from mpcbench.records.schema import Record
 from mpcbench.report.costs import activation_figure, bytes_figure, latency_figure
 from mpcbench.report.style import paper, write_figure
 from mpcbench.report.tables import save
-from mpcbench.report.tradeoff import main_task, tradeoff_figure
-from mpcbench.report.words import data_sources, footnotes, randomness, repetitions, setting
+from mpcbench.report.tradeoff import latency_tradeoff_figure, main_task, tradeoff_figure
+from mpcbench.report.words import data_sources, estimated, footnotes, randomness, repetitions, setting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,6 +20,7 @@ FIGURES: dict[str, Callable[[Sequence[Record]], Figure | None]] = {
     "online_bytes": bytes_figure,
     "latency": latency_figure,
     "accuracy_communication": tradeoff_figure,
+    "accuracy_latency": latency_tradeoff_figure,
     "activation_layer": activation_figure,
 }
 """Figures by file name; one that its records have no data for is None and left out."""
@@ -46,8 +47,9 @@ def captions(records: Sequence[Record], names: Sequence[str]) -> str:
     shared = " ".join([f"{setting(records)}.", randomness(records), *footnotes(records)])
     texts = {
         "online_bytes": _BYTES,
-        "latency": f"{_LATENCY} Medians of {repetitions(records)}.",
-        "accuracy_communication": _tradeoff(records),
+        "latency": f"{_LATENCY} {_times(records)}",
+        "accuracy_communication": _tradeoff(records, _TRAFFIC),
+        "accuracy_latency": f"{_tradeoff(records, _ONLINE)} {_times(records)}",
         "activation_layer": _ACTIVATION,
     }
     return "\n".join(f"## {name}\n\n{texts[name]} {shared}\n" for name in names)
@@ -73,13 +75,22 @@ _ACTIVATION = (
 )
 
 
-def _tradeoff(records: Sequence[Record]) -> str:
+def _times(records: Sequence[Record]) -> str:
+    """What stands behind a latency."""
+    return "Times are the link's." if estimated(records) else f"Medians of {repetitions(records)}."
+
+
+_TRAFFIC = (
+    "Accuracy against communication; labels are numbers of polynomial layers, traffic is that of both "
+    "parties in the online phase (1 MB = 10^6 bytes)."
+)
+_ONLINE = "Accuracy against latency in the online phase; labels are numbers of polynomial layers."
+
+
+def _tradeoff(records: Sequence[Record], against: str) -> str:
     task = main_task(records)
     panels = [f"{task[1]} on {task[0]} with its standard error"] if task else []
     if any(record.fidelity for record in records):
         panels.append("KL divergence from the original model's next-token distribution, in plaintext")
     shown = ". ".join(f"({letter}) {words}" for letter, words in zip("ab", panels, strict=False))
-    return (
-        "Accuracy against communication; labels are numbers of polynomial layers, traffic is that of both "
-        f"parties in the online phase (1 MB = 10^6 bytes). {shown}. {' '.join(data_sources(records))}"
-    )
+    return f"{against} {shown}. {' '.join(data_sources(records))}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mpcbench.records.schema import Record
-from mpcbench.report.sections import Row, Section, sections
+from mpcbench.report.sections import sections
+from mpcbench.report.summary import Row, Section
 from mpcbench.report.words import footnotes, marked_labels, notes, setting
 
 ONE_COLUMN = 3  # with more records the table spans both columns of the page
@@ -14,8 +15,8 @@ _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#",
     "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "±": r"$\pm$", "×": r"$\times$",
-    "†": r"$^\dagger$", "–": "--", "—": "---", "…": r"\ldots{}", "≥": r"$\geq$", "≤": r"$\leq$",
-    "·": r"$\cdot$",
+    "†": r"$^\dagger$", "‡": r"$^\ddagger$", "–": "--", "—": "---", "…": r"\ldots{}", "≥": r"$\geq$",
+    "≤": r"$\leq$", "·": r"$\cdot$",
 }  # fmt: skip
 
 

@@ -9,148 +9,51 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
-from mpcbench.records.schema import Accuracy, PhaseLedger, Record
-from mpcbench.report.groups import GROUPS, Cost, activation_per_layer, by_group
-from mpcbench.report.words import mark
-
-MEGA = 1e6
-NONE = "–"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One quantity over all records; a row with ``depth`` is a part or a ratio of a row above it."""
-
-    label: str
-    cells: list[str]
-    depth: int = 0
-
-
-@dataclass(frozen=True)
-class Section:
-    """Rows on one subject; the title says the phase."""
-
-    title: str
-    rows: list[Row]
-
-
-class Summary:
-    """The derived numbers of one record."""
-
-    def __init__(self, record: Record) -> None:
-        self.record = record
-        self.online = record.ledger.online
-        self.latency = record.latency
-
-    @cached_property
-    def groups(self) -> dict[str, Cost]:
-        return by_group(self.online)
-
-    @property
-    def operator_seconds(self) -> float:
-        return sum(cost.seconds for cost in self.groups.values())
-
-    @property
-    def mean_online_seconds(self) -> float:
-        """Mean over the repetitions: what the ledger's seconds, which are means, are shares of."""
-        seconds = self.latency.online_seconds
-        return sum(seconds) / len(seconds) if seconds else self.operator_seconds
-
-    @cached_property
-    def activation_layer(self) -> tuple[Cost | None, Cost | None]:
-        """Mean activation cost of a layer that keeps its activation, and of a polynomial one."""
-        kept, replaced = activation_per_layer(self.online, self.record.model.polynomial_layers)
-        return mean_cost(kept), mean_cost(replaced)
-
-
-def mean_cost(costs: Sequence[Cost]) -> Cost | None:
-    """Mean over layers (bytes and rounds rounded to whole ones), None of nothing."""
-    if not costs:
-        return None
-    n = len(costs)
-    return Cost(
-        bytes=round(sum(c.bytes for c in costs) / n),
-        bytes_sent=(
-            round(sum(c.bytes_sent[0] for c in costs) / n),
-            round(sum(c.bytes_sent[1] for c in costs) / n),
-        ),
-        rounds=round(sum(c.rounds for c in costs) / n),
-        seconds=sum(c.seconds for c in costs) / n,
-        wait_seconds=sum(c.wait_seconds for c in costs) / n,
-    )
+from mpcbench.records.schema import Accuracy, Record
+from mpcbench.report.groups import GROUPS, Cost
+from mpcbench.report.phases import preparation, projected_latency
+from mpcbench.report.summary import (
+    NONE,
+    Row,
+    Section,
+    Summary,
+    in_seconds,
+    median,
+    megabytes,
+    ratio_rows,
+    with_share,
+)
+from mpcbench.report.words import estimated, mark
 
 
 def sections(records: Sequence[Record]) -> list[Section]:
-    """Communication, latency and accuracy of ``records``, ready to be laid out."""
+    """Communication by phase, latency and accuracy of ``records``, ready to be laid out."""
+
     summaries = [Summary(record) for record in records]
-    return [_communication(summaries), _latency(summaries), _accuracy(summaries)]
-
-
-def megabytes(count: float) -> str:
-    """Bytes as MB with four significant digits, but no fewer decimals than the size can bear."""
-    value = count / MEGA
-    if 0 < value < 0.001:
-        return "<0.001"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 10 else f"{value:.3g}"
-
-
-def baseline(summaries: Sequence[Summary]) -> Summary | None:
-    """The record without polynomial layers, against which ratios are drawn, if it is here alone.
-
-    Of several protocols it is stock CrypTen's, or the first one's.
-    """
-    plain = [s for s in summaries if not s.record.model.polynomial_layers]
-    if len({s.record.protocol.name for s in plain}) > 1:
-        plain = [s for s in plain if s.record.protocol.name == "crypten"] or plain[:1]
-    return plain[0] if len(plain) == 1 and len(summaries) > 1 else None
-
-
-def _ratio(summaries: Sequence[Summary], value: Callable[[Summary], float], depth: int = 1) -> list[Row]:
-    base = baseline(summaries)
-    if base is None:
-        return []
-    cells = [f"{value(base) / value(s):.2f}×" if value(s) else NONE for s in summaries]
-    several = len({s.record.protocol.name for s in summaries}) > 1
-    name = f"{base.record.protocol.name} " if several else ""
-    return [Row(f"times less than {name}with 0", cells, depth)]
-
-
-def _share(value: str, part: float, whole: float) -> str:
-    percent = 100 * part / whole if whole else 0
-    return f"{value} ({percent:.0f}%)" if percent >= 0.5 else value
+    parts = [_communication(summaries), *preparation(summaries)]
+    if estimated(records):
+        return [*parts, projected_latency(summaries)]
+    return [*parts, _latency(summaries), _accuracy(summaries)]
 
 
 def _communication(summaries: Sequence[Summary]) -> Section:
     rows = [Row("online traffic [MB]", [megabytes(s.online.bytes) for s in summaries])]
-    rows += _ratio(summaries, lambda s: s.online.bytes)
+    rows += ratio_rows(summaries, lambda s: s.online.bytes)
     for group in _present(summaries):
         parts = [(s.groups[group].bytes, s.online.bytes) for s in summaries]
-        cells = [_share(megabytes(part), part, whole) for part, whole in parts]
+        cells = [with_share(megabytes(part), part, whole) for part, whole in parts]
         rows.append(Row(f"{GROUPS[group]} [MB]", cells, 1))
         if group == "activation":
-            rows += _ratio(summaries, lambda s: s.groups["activation"].bytes, 2)
+            rows += ratio_rows(summaries, lambda s: s.groups["activation"].bytes, 2)
             rows += _one_layer(summaries, lambda cost: megabytes(cost.bytes))
     rows.append(Row("online rounds", [f"{s.online.rounds:,}" for s in summaries]))
-    rows += _ratio(summaries, lambda s: s.online.rounds)
+    rows += ratio_rows(summaries, lambda s: s.online.rounds)
     parts = [(s.groups["activation"].rounds, s.online.rounds) for s in summaries]
-    rows.append(Row("activation rounds", [_share(f"{part:,}", part, whole) for part, whole in parts], 1))
-    rows += _ratio(summaries, lambda s: s.groups["activation"].rounds, 2)
+    rows.append(Row("activation rounds", [with_share(f"{part:,}", part, whole) for part, whole in parts], 1))
+    rows += ratio_rows(summaries, lambda s: s.groups["activation"].rounds, 2)
     rows += _one_layer(summaries, lambda cost: f"{cost.rounds:,}")
-    offline = [megabytes(s.record.ledger.offline.bytes) + mark(s.record) for s in summaries]
-    rows.append(Row("offline traffic, dealer to parties [MB]", offline))
-    rows += _ratio(summaries, lambda s: s.record.ledger.offline.bytes)
-    tuples = [f"{tuple_count(s.record.ledger.offline) / MEGA:.3g}" for s in summaries]
-    rows.append(Row("tuples [million]", tuples, 1))
-    rows.append(Row("setup traffic [MB]", [megabytes(s.record.ledger.setup.bytes) for s in summaries]))
-    return Section("Communication of both parties, online phase unless a row says otherwise", rows)
-
-
-def tuple_count(ledger: PhaseLedger) -> int:
-    """All correlated randomness of a phase, in elements of the product share."""
-    return sum(sum(entry.tuples.values()) for entry in ledger.entries)
+    return Section("Online communication of both parties", rows)
 
 
 def _present(summaries: Sequence[Summary]) -> list[str]:
@@ -167,40 +70,23 @@ def _one_layer(summaries: Sequence[Summary], cell: Callable[[Cost], str]) -> lis
 
 
 def _latency(summaries: Sequence[Summary]) -> Section:
-    rows = [Row("online latency, median [s]", [_seconds(s.latency.median_seconds) for s in summaries])]
-    rows.append(Row("interquartile range [s]", [_seconds(s.latency.iqr_seconds) for s in summaries], 1))
-    rows += _ratio(summaries, lambda s: s.latency.median_seconds)
-    waiting = [_seconds(median(s.latency.waiting_seconds)) for s in summaries]
+    rows = [Row("online latency, median [s]", [in_seconds(s.latency.median_seconds) for s in summaries])]
+    rows.append(Row("interquartile range [s]", [in_seconds(s.latency.iqr_seconds) for s in summaries], 1))
+    rows += ratio_rows(summaries, lambda s: s.latency.median_seconds)
+    waiting = [in_seconds(median(s.latency.waiting_seconds)) for s in summaries]
     rows.append(Row("waiting for peer, median [s]", waiting, 1))
     for group in ("linear", "activation"):
         parts = [(s.groups[group].seconds, s.mean_online_seconds) for s in summaries]
-        cells = [_share(_seconds(part), part, whole) for part, whole in parts]
+        cells = [with_share(in_seconds(part), part, whole) for part, whole in parts]
         rows.append(Row(f"{GROUPS[group]}, mean [s]", cells, 1))
-    rows += _ratio(summaries, lambda s: s.groups["activation"].seconds, 2)
-    offline = [_seconds(median(s.latency.offline_seconds)) + mark(s.record) for s in summaries]
+    rows += ratio_rows(summaries, lambda s: s.groups["activation"].seconds, 2)
+    offline = [in_seconds(median(s.latency.offline_seconds)) + mark(s.record) for s in summaries]
     rows.append(Row("offline latency, median [s]", offline))
-    if any(s.latency.dealer_seconds for s in summaries):
-        dealer = [_seconds(median(s.latency.dealer_seconds)) for s in summaries]
-        rows.append(Row("processor time of the dealer, median [s]", dealer, 1))
     memory = [
         " / ".join(f"{p.peak_memory_bytes / 1e9:.2f}" for p in s.record.parties) or NONE for s in summaries
     ]
     rows.append(Row("peak memory, P0 / P1 [GB]", memory))
     return Section("Latency at the slower party, online phase unless a row says otherwise", rows)
-
-
-def _seconds(value: float) -> str:
-    decimals = 1 if value >= 100 else 2 if value >= 1 or not value else 3
-    return f"{value:.{decimals}f}"
-
-
-def median(values: Sequence[float]) -> float:
-    """Median of ``values``, 0 of none."""
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    if not ordered:
-        return 0.0
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def accuracy_keys(records: Sequence[Record]) -> list[tuple[str, str, str]]:

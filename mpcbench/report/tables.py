@@ -12,7 +12,8 @@ from mpcbench.errors import UserError
 from mpcbench.records.schema import PHASES, Record
 from mpcbench.report.groups import group_of
 from mpcbench.report.latex import latex_table
-from mpcbench.report.sections import Summary, sections
+from mpcbench.report.sections import sections
+from mpcbench.report.summary import Summary
 from mpcbench.report.words import footnotes, labels, mark, marked_labels, notes, setting
 
 
@@ -116,7 +117,7 @@ def _flatten(name: str, value: object, row: dict[str, object]) -> None:
 OPERATOR_COLUMNS = (
     "label", "mark", "polynomial_layers", "run_id", "phase", "layer", "layer_is_polynomial", "module",
     "operator", "group", "calls", "bytes", "bytes_sent_party0", "bytes_sent_party1", "rounds", "seconds",
-    "wait_seconds", "tuples",
+    "wait_seconds", "tuples", "dealt_bytes_party0", "dealt_bytes_party1", "unseeded_bytes_a_party",
 )  # fmt: skip
 
 
@@ -132,7 +133,8 @@ def operators_csv(records: Sequence[Record]) -> str:
                 rows.append(
                     [label, mark(record), len(replaced), record.run_id, phase, layer, entry.layer in replaced,
                      entry.module, entry.operator, group_of(entry), entry.calls, sum(entry.bytes_sent),
-                     *entry.bytes_sent, entry.rounds, entry.seconds, entry.wait_seconds, tuples]
+                     *entry.bytes_sent, entry.rounds, entry.seconds, entry.wait_seconds, tuples,
+                     *(entry.dealt_bytes or ("", "")), (entry.unseeded_bytes or ("",))[0]]
                 )  # fmt: skip
     return _csv(OPERATOR_COLUMNS, rows)
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mpcbench.records.schema import Record
-from mpcbench.report.sections import Section, sections
+from mpcbench.report.sections import sections
+from mpcbench.report.summary import Section
 from mpcbench.report.words import DAGGER, marked_labels, notes, setting
 
 if TYPE_CHECKING:

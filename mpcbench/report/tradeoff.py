@@ -1,4 +1,4 @@
-"""The figure of accuracy against communication, whose labels keep out of each other's way."""
+"""Figures of accuracy against communication and latency, whose labels keep out of each other's way."""
 
 from __future__ import annotations
 
@@ -29,6 +29,16 @@ def tradeoff_figure(records: Sequence[Record]) -> Figure | None:
     The points carry their number of polynomial layers. One panel for the task with most questions, one
     for the KL; None when the records hold neither.
     """
+    traffic = [record.ledger.online.bytes / 1e6 for record in records]
+    return _figure(records, traffic, "online traffic, both parties [MB]")
+
+
+def latency_tradeoff_figure(records: Sequence[Record]) -> Figure | None:
+    """As :func:`tradeoff_figure`, against the median of the online latency."""
+    return _figure(records, [record.latency.median_seconds for record in records], "online latency [s]")
+
+
+def _figure(records: Sequence[Record], costs: Sequence[float], label: str) -> Figure | None:
     task = main_task(records)
     kl = [record.fidelity.kl if record.fidelity else None for record in records]
     panels = [task is not None, any(value is not None for value in kl)]
@@ -43,18 +53,17 @@ def tradeoff_figure(records: Sequence[Record]) -> Figure | None:
     gaps[-1] += 0.13 if note else 0
     sheet = Sheet([1.15, 0.85] if both else [1.3], gaps, top=top, left=0.68, right=0.12)
     sheet.footnote(note)
-    traffic = [record.ledger.online.bytes / 1e6 for record in records]
     if task is not None:
-        handles = _scores(sheet.axes[0], records, traffic, task)
+        handles = _scores(sheet.axes[0], records, costs, task)
         if len(handles) > 1:
             sheet.legend(handles, 2)
     if panels[1]:
-        _divergence(sheet.axes[-1], records, traffic, kl, "b" if both else "a")
+        _divergence(sheet.axes[-1], records, costs, kl, "b" if both else "a")
     for axes in sheet.axes:
-        _limits(axes, traffic)
+        _limits(axes, costs)
     if both:
         sheet.axes[0].tick_params(labelbottom=False)
-    sheet.axes[-1].set_xlabel("online traffic, both parties [MB]", labelpad=1)
+    sheet.axes[-1].set_xlabel(label, labelpad=1)
     for axes in sheet.axes:
         place_labels(axes)
     return sheet.figure

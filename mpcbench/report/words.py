@@ -9,6 +9,7 @@ from mpcbench.records.compare import remarks
 from mpcbench.records.schema import Record
 
 DAGGER = "†"
+DOUBLE_DAGGER = "‡"
 
 
 def labels(records: Sequence[Record]) -> list[str]:
@@ -51,14 +52,24 @@ def marked_labels(records: Sequence[Record]) -> list[str]:
 
 
 def mark(record: Record) -> str:
-    """The dagger of a record whose provider of correlated randomness is not secure, else nothing."""
-    return "" if record.protocol.provider_is_secure else DAGGER
+    """A dagger where the provider of correlated randomness is not secure, a double one for an estimate."""
+    insecure = "" if record.protocol.provider_is_secure else DAGGER
+    return insecure + (DOUBLE_DAGGER if estimated([record]) else "")
+
+
+def estimated(records: Sequence[Record]) -> bool:
+    """Whether these are estimates; measured records never stand beside them."""
+    return records[0].kind == "estimated"
 
 
 def footnotes(records: Sequence[Record]) -> list[str]:
     """What the daggers mean; empty when no record carries one."""
     makers = dict.fromkeys(r.protocol.randomness for r in records if not r.protocol.provider_is_secure)
-    return [
+    estimates = [
+        f"{DOUBLE_DAGGER} Estimated: bytes, rounds and tuples are added up from what the operators declare, "
+        "which real runs keep to exactly; nothing ran."
+    ]
+    return (estimates if estimated(records) else []) + [
         f"{DAGGER} Not secure, for development only: the correlated randomness comes from {_inline(maker)}; "
         "whoever makes it can read everything, and its traffic is not that of a secure offline phase."
         for maker in makers
@@ -68,6 +79,8 @@ def footnotes(records: Sequence[Record]) -> list[str]:
 def short_footnote(records: Sequence[Record]) -> str:
     """The footnote of a figure: one line, or nothing when no record carries a dagger."""
     providers = dict.fromkeys(r.protocol.provider for r in records if not r.protocol.provider_is_secure)
+    if estimated(records):
+        return f"{DOUBLE_DAGGER} estimated, nothing ran" + (f"; {DAGGER} not secure" if providers else "")
     if not providers:
         return ""
     maker = " / ".join(providers)
@@ -84,11 +97,12 @@ def randomness(records: Sequence[Record]) -> str:
 
 def notes(records: Sequence[Record]) -> list[str]:
     """All sentences that belong beneath a table, footnotes of daggers first."""
+    latency = "" if estimated(records) else f"Latency: {repetitions(records)}. "
     return [
         *footnotes(records),
         randomness(records),
         *checkpoints(records),
-        f"Latency: {repetitions(records)}. Setup happens once a model, offline and online every time.",
+        f"{latency}Setup happens once a model, offline and online every time.",
         *data_sources(records),
         *(f"Note: {remark}" for remark in remarks(records)),
     ]
@@ -120,6 +134,7 @@ def setting(records: Sequence[Record]) -> str:
     names = protocols(records)
     protocol = f"protocol {names[0]}" if len(names) == 1 else f"protocols {', '.join(names)}"
     threads = "/".join(dict.fromkeys(str(party.threads) for party in first.parties))
+    where = f"; {threads} thread{'' if threads == '1' else 's'} a party on {device(first)}" if threads else ""
     embedding = (
         "private embedding" if first.workload.embedding == "private" else "public embedding at the client"
     )
@@ -128,8 +143,7 @@ def setting(records: Sequence[Record]) -> str:
         f"{first.model.name} with {layers} of {first.model.layers} layers polynomial, "
         f"{first.workload.tokens} tokens, {batch}{embedding}; {protocol} "
         f"({_inline(first.protocol.threat_model)}; {first.protocol.ring_bits}-bit ring, "
-        f"{first.protocol.fraction_bits} fraction bits); link {link(records)}; "
-        f"{threads} thread{'' if threads == '1' else 's'} a party on {device(first)}"
+        f"{first.protocol.fraction_bits} fraction bits); link {link(records)}{where}"
     )
 
 
@@ -141,9 +155,18 @@ def device(record: Record) -> str:
 
 def link(records: Sequence[Record]) -> str:
     """The link asked for, and the range of what was measured on it."""
+    if estimated(records):
+        return f"{records[0].link.profile} ({asked(records[0])})"
     trips = [record.link.measured_round_trip_seconds * 1e3 for record in records]
     rates = [record.link.measured_bandwidth_bytes_per_second * 8 / 1e9 for record in records]
     return f"{records[0].link.profile} (measured: {_range(trips)} ms round trip, {_range(rates)} Gbit/s)"
+
+
+def asked(record: Record) -> str:
+    """Bandwidth and round-trip time of the link asked for."""
+    bandwidth = record.link.asked_bandwidth_bits_per_second
+    rate = "unlimited" if bandwidth is None else f"{bandwidth / 1e6:g} Mbit/s"
+    return f"{rate}, {record.link.asked_round_trip_seconds * 1e3:g} ms round trip"
 
 
 def repetitions(records: Sequence[Record]) -> str:

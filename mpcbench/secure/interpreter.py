@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from mpcbench.errors import UserError
-from mpcbench.graph.grouping import group_linears
 from mpcbench.graph.interpreter import Interpreter
 from mpcbench.graph.secure_graph import Node, SecureGraph
 from mpcbench.graph.shares import ShareFolder, encode
@@ -30,7 +29,7 @@ class SecureInterpreter(Interpreter[Any]):
     """
 
     def __init__(self, folder: ShareFolder, protocol: Protocol, communicator: LinkCommunicator):
-        self.operators = protocol.operators
+        self.protocol, self.operators = protocol, protocol.operators
         self._configs: dict[tuple, Any] = {}
         super().__init__(folder.graph)
         self.source = folder.graph
@@ -50,8 +49,7 @@ class SecureInterpreter(Interpreter[Any]):
 
     def use(self, graph: SecureGraph) -> None:
         """Run this graph from now on; it must use the weights of the share folder's."""
-        shares_openings = any(operator.groups_linears for operator in self.operators.values())
-        super().use(group_linears(graph) if shares_openings else graph)
+        super().use(self.protocol.arranged(graph))
         self._settings = {node.name: self._config(node) for node in graph.nodes if node.op in self.operators}
 
     def call(self, node: Node, inputs: list[Any]) -> Any:

@@ -36,6 +36,19 @@ class Tally:
     seconds: float = 0.0
     wait_seconds: float = 0.0
     tuples: Counter[str] = field(default_factory=Counter)
+    dealt_bytes: int = 0
+    unseeded_bytes: int = 0
+
+    def add(self, other: Tally) -> None:
+        """Enter all that another tally holds."""
+        self.calls += other.calls
+        self.bytes_sent += other.bytes_sent
+        self.rounds += other.rounds
+        self.seconds += other.seconds
+        self.wait_seconds += other.wait_seconds
+        self.tuples += other.tuples
+        self.dealt_bytes += other.dealt_bytes
+        self.unseeded_bytes += other.unseeded_bytes
 
     def as_json(self) -> dict:
         """Plain data, for the other party."""
@@ -60,15 +73,30 @@ class Ledger:
 
     @contextmanager
     def offline(self) -> Iterator[None]:
-        """Enter what happens inside as the current operator's offline phase."""
+        """Enter what happens inside as the current operator's offline phase; in setup all is setup."""
+        if self._top().phase == "setup":
+            yield
+            return
         with self._push(self._top()._replace(phase="offline")):
             yield
 
     @contextmanager
-    def repetition(self) -> Iterator[None]:
-        """Enter what happens inside as the current module's repeated openings, which vary from run to run."""
-        with self._push(self._top()._replace(operator=REPETITION)):
+    def attempt(self) -> Iterator[None]:
+        """Enter what happens inside as usual, or, if it raises, as the current module's repeated openings.
+
+        A scope's own traffic is then what is foreseen, however often an attempt had to be given up.
+        """
+        self._settle()
+        whole, self.tallies = self.tallies, {}
+        operator = REPETITION
+        try:
             yield
+            operator = None
+        finally:
+            self._settle()
+            whole, self.tallies = self.tallies, whole
+            for scope, tally in whole.items():
+                self._tally(scope._replace(operator=operator or scope.operator)).add(tally)
 
     @contextmanager
     def _push(self, scope: Scope) -> Iterator[None]:
@@ -88,9 +116,12 @@ class Ledger:
         tally.rounds += rounds
         tally.wait_seconds += waited
 
-    def tuples(self, kind: str, count: int) -> None:
-        """Enter correlated randomness that was consumed."""
-        self._tally(self._top()).tuples[kind] += count
+    def tuples(self, kind: str, count: int, dealt: int = 0, unseeded: int = 0) -> None:
+        """Enter correlated randomness: bytes that this party holds of it beyond its seed, and in full."""
+        tally = self._tally(self._top())
+        tally.tuples[kind] += count
+        tally.dealt_bytes += dealt
+        tally.unseeded_bytes += unseeded
 
     def at_risk(self, chance: float) -> None:
         """Enter the probability with which the opening that follows has to be made again."""
@@ -101,12 +132,7 @@ class Ledger:
         result = Tally()
         for scope, tally in self.tallies.items():
             if scope.phase == phase:
-                result.calls += tally.calls
-                result.bytes_sent += tally.bytes_sent
-                result.rounds += tally.rounds
-                result.seconds += tally.seconds
-                result.wait_seconds += tally.wait_seconds
-                result.tuples += tally.tuples
+                result.add(tally)
         return result
 
     def as_json(self) -> list[dict]:

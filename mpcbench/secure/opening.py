@@ -71,17 +71,12 @@ def opened(
 
 def repeated(step: Callable[[bool], T]) -> T:
     """The result of ``step(again)``, which is called again with True for as long as it raises Wrapped."""
-    try:
-        return step(False)
-    except Wrapped:
-        pass
-    for _ in range(MAX_ATTEMPTS):
-        communicator().guard.discard()
-        with communicator().ledger.repetition():
-            try:
-                return step(True)
-            except Wrapped:
-                continue
+    for attempt in range(MAX_ATTEMPTS):
+        try:
+            with communicator().ledger.attempt():
+                return step(attempt > 0)
+        except Wrapped:
+            communicator().guard.discard()
     where = communicator().ledger.here
     raise RuntimeError(
         f"{where} opens again and again: its calibrated range is too wide for its fraction bits"

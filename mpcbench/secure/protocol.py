@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import mpcbench
 from mpcbench.documents import parse_yaml
 from mpcbench.errors import UserError
-from mpcbench.graph.secure_graph import OPERATORS
+from mpcbench.graph.grouping import group_linears
+from mpcbench.graph.secure_graph import OPERATORS, SecureGraph
 from mpcbench.secure.operators import REGISTRY, Operator
 
 PROVIDERS = {
@@ -62,6 +63,11 @@ class Protocol:
     threat_model: str
     operators: dict[str, Operator]
     settings: dict
+
+    def arranged(self, graph: SecureGraph) -> SecureGraph:
+        """The graph as these operators run it: linear layers grouped where they share openings."""
+        shares_openings = any(operator.groups_linears for operator in self.operators.values())
+        return group_linears(graph) if shares_openings else graph
 
     def sha256(self) -> str:
         """Hash of the settings; both parties compare it before they start."""

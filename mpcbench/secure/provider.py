@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from mpcbench.compat import import_crypten
-from mpcbench.secure.communicator import LinkCommunicator
+from mpcbench.secure.communicator import BYTES_PER_ELEMENT, LinkCommunicator
 from mpcbench.secure.randomness.dealing import correction
 from mpcbench.secure.randomness.dealing import shares as expand
 from mpcbench.secure.randomness.prg import fresh_seed
@@ -33,6 +33,8 @@ class Provider(TupleProvider):
 
     NAME = ""
     SECURE = False
+    CORRECTED = 1
+    """The party whose share of the values does not follow from its seed."""
 
     def __init__(self, communicator: LinkCommunicator):
         super().__init__()
@@ -46,7 +48,10 @@ class Provider(TupleProvider):
         """
         ledger = self.communicator.ledger
         with ledger.offline():
-            ledger.tuples(recipe.name, recipe.count())
+            values = BYTES_PER_ELEMENT * recipe.value_words()
+            dealt = values if self.communicator.get_rank() == self.CORRECTED else 0
+            unseeded = values + BYTES_PER_ELEMENT * recipe.mask_words()
+            ledger.tuples(recipe.name, recipe.count(), dealt, unseeded)
             self.communicator.guard.issue(recipe.masks())
             return self._shares(recipe, again)
 
@@ -112,6 +117,7 @@ class FirstPartyProvider(Provider):
     """
 
     NAME = "first-party"
+    CORRECTED = 0
 
     def __init__(self, communicator: LinkCommunicator):
         super().__init__(communicator)

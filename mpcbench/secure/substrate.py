@@ -18,6 +18,9 @@ from mpcbench.secure.communicator import LinkCommunicator
 
 crypten = import_crypten()
 
+SEED_WORDS = 4
+"""How many random words each party sends the other when CrypTen is set up."""
+
 
 def install(link: LinkCommunicator, source: object, fraction_bits: int, settings: Mapping) -> None:
     """Make CrypTen use these. ``settings`` are dotted keys of CrypTen's configuration.
@@ -40,7 +43,7 @@ def _seed_generators(link: LinkCommunicator) -> None:
     Those generators are torch's Mersenne twisters, which are not cryptographic; no mask comes from them
     here. The communicator gets a seed of 128 bits that both hold, for what both must draw alike.
     """
-    mine = _random_words(4)
+    mine = _random_words(SEED_WORDS)
     theirs = link.swap(mine)
     seeds = {
         "prev": theirs[0],

@@ -5,9 +5,12 @@ import pytest
 from mpcbench.checkpoints import load
 from mpcbench.distill import Texts, calibrate
 from mpcbench.errors import UserError
+from mpcbench.parties.network import NO_EMULATION
+from mpcbench.pipeline.estimate import Setting, estimate, exported
 from mpcbench.pipeline.export import export
 from mpcbench.pipeline.single import check_shares, run_single
 from mpcbench.progress import silent
+from mpcbench.records.schema import PHASES, Record
 from tests.pipeline.conftest import TOKENS, changed
 from tests.tiny import tiny_folder, tiny_texts
 
@@ -43,3 +46,19 @@ def test_a_run_is_recorded_with_what_it_was(original, plan, tmp_path):
     assert record.protocol.provider == "dealer" and record.protocol.provider_is_secure
     assert record.truncation.cut_locally > 1000 and 0 < record.truncation.expected_failures < 1
     assert record.truncation.far_logits == record.truncation.repeated_rounds == 0
+
+    setting = Setting([settings.protocol], [TOKENS.shape[1]], [NO_EMULATION])
+    (priced,) = estimate([exported(tmp_path / "out")], setting)
+    assert _traffic(priced) == _traffic(record)
+    assert priced.sharing == record.sharing
+
+
+def _traffic(record: Record) -> dict[tuple, tuple]:
+    """All that an estimate foresees of a record, by phase, layer, module and operator."""
+    return {
+        (phase, e.layer, e.module, e.operator): (
+            e.bytes_sent, e.rounds, e.tuples, e.dealt_bytes, e.unseeded_bytes
+        )
+        for phase in PHASES
+        for e in getattr(record.ledger, phase).entries
+    }  # fmt: skip

@@ -12,7 +12,8 @@ import pytest
 from mpcbench.errors import UserError
 from mpcbench.records.schema import Record
 from mpcbench.report.latex import escape, latex_table
-from mpcbench.report.sections import Row, Summary, megabytes, sections
+from mpcbench.report.sections import sections
+from mpcbench.report.summary import Row, Summary, megabytes
 from mpcbench.report.tables import comparison_csv, markdown, operators_csv, write_tables
 from mpcbench.report.terminal import terminal_table
 from tests.records.factory import make_comparison, make_record

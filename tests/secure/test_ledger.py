@@ -119,5 +119,6 @@ def test_as_json_is_plain_data() -> None:
     assert type(line["tuples"]) is dict
     assert line == {
         "phase": "online", "layer": 3, "module": "layers.3.mlp", "operator": "swiglu", "calls": 1,
-        "bytes_sent": 5, "rounds": 1, "wait_seconds": 0.0, "tuples": {"bit": 4},
+        "bytes_sent": 5, "rounds": 1, "wait_seconds": 0.0, "tuples": {"bit": 4}, "dealt_bytes": 0,
+        "unseeded_bytes": 0,
     }  # fmt: skip

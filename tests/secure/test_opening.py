@@ -90,8 +90,36 @@ def test_opening_is_repeated_under_a_fresh_mask_and_entered_apart() -> None:
             repeated(step)
         assert len({tuple(mask.flatten().tolist()) for mask in seen}) == 3
         rounds = {scope.operator: t.rounds for scope, t in communicator.ledger.tallies.items() if t.rounds}
-        assert rounds["o"] == 1
-        assert rounds["repetition"] == 2
+        assert rounds == {"o": 1, "repetition": 2}
+
+
+def test_attempt_that_fails_half_way_is_entered_apart_as_a_whole() -> None:
+    """What an operator's scope holds must not depend on chance: the attempt that counts is the last."""
+    with one_party() as communicator:
+        attempts: list[bool] = []
+
+        def step(again: bool) -> str:
+            attempts.append(again)
+            communicator.ledger.sent(8, 1, 0.0)
+            with communicator.ledger.offline():
+                communicator.ledger.tuples("norm", 5)
+            if len(attempts) < 3:
+                raise Wrapped
+            communicator.ledger.sent(24, 2, 0.0)
+            return "done"
+
+        with communicator.ledger.scope("online", 0, "m", "o"):
+            assert repeated(step) == "done"
+        assert attempts == [False, True, True]
+        found = {
+            (scope.phase, scope.operator): (tally.bytes_sent, tally.rounds, tally.tuples["norm"])
+            for scope, tally in communicator.ledger.tallies.items()
+            if scope.module == "m"
+        }
+        assert found == {
+            ("online", "o"): (32, 3, 0), ("offline", "o"): (0, 0, 5),
+            ("online", "repetition"): (16, 2, 0), ("offline", "repetition"): (0, 0, 10),
+        }  # fmt: skip
 
 
 def test_opening_that_never_fits_is_a_defect_that_names_the_module() -> None:

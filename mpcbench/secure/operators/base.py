@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from mpcbench.cost.declared import Cost
+from mpcbench.cost.declared import FREE, Cost
 from mpcbench.graph.interpreter import FUNCTIONS
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.substrate import crypten
@@ -51,6 +51,8 @@ class Operator(ABC):
     Params: ClassVar[type[Params]] = Params
     groups_linears: ClassVar[bool] = False
     """Whether linear layers that read the same value share its opening (:mod:`mpcbench.graph.grouping`)."""
+    priced_by: ClassVar[tuple[str, ...]] = ()
+    """The calibrated ranges of a node on which its cost depends."""
 
     cuts_locally: ClassVar[frozenset[str]] = frozenset({"mul_triple", "square", "matmul_triple"})
     """Kinds of tuples whose products are truncated share by share, which can fail."""
@@ -84,6 +86,10 @@ class Operator(ABC):
         What is sent here belongs to the setup phase.
         """
         return crypten.mpc.MPCTensor.from_shares(share, precision=bits)
+
+    def setup_cost(self, node: Node, name: str, shape: Shape) -> Cost:
+        """What :meth:`load` of a weight of this shape costs at one party, once a model."""
+        return FREE
 
     def settings(self, node: Node) -> Mapping[str, Any]:
         """Dotted keys of CrypTen's configuration that hold while this operator runs ``node``."""

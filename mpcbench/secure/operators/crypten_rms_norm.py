@@ -43,12 +43,13 @@ def plan(low: float, high: float, exp_iterations: int, iterations: int | None = 
     points = torch.logspace(0, 1, 33, base=max(high / low, 1.0001), dtype=torch.float64)
     candidates = [iterations] if iterations else range(3, 15)
     best = Plan(1.0, 3, math.inf)
+    tops = torch.logspace(-2, 2.2, 43, dtype=torch.float64)
+    x = points * (tops / points[-1])[:, None]
     for steps in candidates:
-        for top in torch.logspace(-2, 2.2, 43, dtype=torch.float64).tolist():
-            x = points * (top / points[-1])
-            error = float((_emulate(x, exp_iterations, steps) * x.sqrt() - 1).abs().max())
-            if error < best.error:
-                best = Plan(top / high, steps, error)
+        errors = (_emulate(x, exp_iterations, steps) * x.sqrt() - 1).abs().amax(1).tolist()
+        error = min(errors)
+        if error < best.error:
+            best = Plan(float(tops[errors.index(error)]) / high, steps, error)
         if best.error < TOLERANCE:
             break
     return best
@@ -73,6 +74,7 @@ class RMSNorm(Operator):
     """x̂ = scale · x, then x̂ · inv_sqrt(mean(x̂²) + eps), then the gain if it did not fold."""
 
     name, op = "crypten.rms_norm", "rms_norm"
+    priced_by = ("first", "rest")
     source = "RMSNorm (Zhang & Sennrich, NeurIPS 2019); approximations.py: inv_sqrt"
     domain = "mean squares within calibration, widened by margin on both sides"
     error = 5e-3

@@ -17,7 +17,7 @@ from mpcbench.secure.opening import EXACT, Cut, Wrapped, may_have_wrapped, open_
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.crypten_glu import QuadraticGLU as StockQuadraticGLU
 from mpcbench.secure.operators.crypten_glu import SwiGLU as StockSwiGLU
-from mpcbench.secure.operators.masked_linear import MaskedWeight, mask_weight
+from mpcbench.secure.operators.masked_linear import MaskedWeight, mask_cost, mask_weight
 from mpcbench.secure.operators.ranges import cut, largest
 from mpcbench.secure.randomness.activations import QuadraticGLU as QuadraticRecipe
 from mpcbench.secure.randomness.activations import SwiGLU as SwiGLURecipe
@@ -68,6 +68,9 @@ class QuadraticGLU(OneRound):
     def load(self, node: Node, name: str, share: torch.Tensor, bits: int) -> MaskedWeight:
         return mask_weight(node, share, bits)
 
+    def setup_cost(self, node: Node, name: str, shape: Shape) -> Cost:
+        return mask_cost(math.prod(shape))
+
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         n = math.prod(inputs[0])
         return Cost(RING_BYTES * 2 * n, 1, Counter(quadratic_glu=5 * n), RING_BYTES * 5 * n)
@@ -102,6 +105,7 @@ class SwiGLU(OneRound):
     """
 
     name, op = "frontier.swiglu", "swiglu"
+    priced_by = ("gate",)
     source = "SwiGLU (Shazeer, 2020); series: secure/evaluate.py"
     domain = "|g| within calibration times margin; the value below 2^(62 - input_bits - 26)"
     error = 5e-3

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from mpcbench.cost.declared import RING_BYTES, Cost
+from mpcbench.cost.declared import FREE, RING_BYTES, Cost
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.opening import Cut, open_under, repeated
 from mpcbench.secure.operators.base import Sample, Shape
 from mpcbench.secure.operators.crypten_glu import NestedGLU as StockNestedGLU
 from mpcbench.secure.operators.crypten_glu import PolynomialGLU as StockPolynomialGLU
 from mpcbench.secure.operators.frontier_glu import OneRound
-from mpcbench.secure.operators.masked_linear import MaskedWeight, mask_weight
+from mpcbench.secure.operators.masked_linear import MaskedWeight, mask_cost, mask_weight
 from mpcbench.secure.operators.ranges import largest
 from mpcbench.secure.randomness.activations import NestedGLU as Recipe
 from mpcbench.secure.randomness.activations import nested_values
@@ -48,6 +48,9 @@ class NestedGLU(OneRound):
             surplus = max(0, bits - self.params.input_bits)
             return mask_weight(node, truncated_locally(share, surplus), bits - surplus)
         return mask_weight(node, share, bits)
+
+    def setup_cost(self, node: Node, name: str, shape: Shape) -> Cost:
+        return mask_cost(math.prod(shape)) if node.weights.index(name) else FREE
 
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         n = math.prod(inputs[0])

@@ -79,6 +79,7 @@ class RMSNorm(Operator):
     """
 
     name, op = "frontier.rms_norm", "rms_norm"
+    priced_by = ("first", "rest")
     source = "RMSNorm (Zhang & Sennrich, NeurIPS 2019); series: secure/evaluate.py; cut: secure/opening.py"
     domain = "mean squares within calibration, widened by margin on both sides"
     error = 2e-3

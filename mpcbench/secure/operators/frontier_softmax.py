@@ -16,7 +16,7 @@ from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.evaluate import evaluate
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.ranges import span
-from mpcbench.secure.randomness.linear import scattered, seen_positions
+from mpcbench.secure.randomness.linear import scattered, seen_entries, seen_positions
 from mpcbench.secure.ring import bits_of, rescaled, wrap
 from mpcbench.secure.series import Series, fit, period_bits
 
@@ -40,7 +40,6 @@ class Tree(NamedTuple):
 
     levels: tuple[Level, ...]
     rows: torch.Tensor
-    pairs: int
 
 
 @lru_cache(maxsize=64)
@@ -53,7 +52,7 @@ def tree(rows: int, keys: int, groups: int) -> Tree:
     while max(counts) > 1:
         levels.append(_level(counts))
         counts = [(count + 1) // 2 for count in counts]
-    return Tree(tuple(levels), owner, sum(level.left.numel() for level in levels))
+    return Tree(tuple(levels), owner)
 
 
 def _level(counts: list[int]) -> Level:
@@ -79,6 +78,7 @@ class Softmax(Operator):
     """
 
     name, op = "frontier.softmax", "softmax"
+    priced_by = ("spread",)
     source = "log-sum-exp; series: secure/evaluate.py"
     domain = "scores of one row within the calibrated spread times margin"
     error = 1e-3
@@ -99,12 +99,13 @@ class Softmax(Operator):
 
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         *batch, rows, keys = inputs[0]
-        plan, times = tree(rows, keys, node.attrs["groups"]), math.prod(batch)
+        times = math.prod(batch)
         log_cosh, exp = self._series(node, keys)
-        pairs, entries = times * plan.pairs, times * plan.rows.numel()
-        trig = 2 * (pairs * log_cosh.harmonics + entries * exp.harmonics)
-        sent = RING_BYTES * (pairs + entries)
-        return Cost(sent, len(plan.levels) + 1, Counter(trig=trig), RING_BYTES * trig)
+        entries = times * seen_entries(rows, keys, node.attrs["groups"])
+        merges = entries - times * rows  # a row of n entries takes n - 1
+        trig = 2 * (merges * log_cosh.harmonics + entries * exp.harmonics)
+        levels = (keys - 1).bit_length()
+        return Cost(RING_BYTES * (merges + entries), levels + 1, Counter(trig=trig), RING_BYTES * trig)
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         scores, groups = inputs[0], node.attrs["groups"]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from mpcbench.cost.declared import RING_BYTES, Cost
+from mpcbench.cost.declared import FREE, RING_BYTES, Cost
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.opening import EXACT, Cut, opened
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
@@ -54,6 +54,11 @@ def mask_weight(node: Node, share: torch.Tensor, bits: int) -> MaskedWeight:
     return MaskedWeight(share, difference, provider().last, bits)
 
 
+def mask_cost(elements: int) -> Cost:
+    """Cost of :func:`mask_weight` for so many elements: one opening, and masks from seeds alone."""
+    return Cost(RING_BYTES * elements, 1, Counter(weight=elements))
+
+
 class ReuseLinear(Operator):
     """x Wᵀ + b with the weight's mask opened once; the product is truncated locally, as in CrypTen."""
 
@@ -78,9 +83,12 @@ class ReuseLinear(Operator):
             return wrap(share, bits)
         return mask_weight(node, share.t().contiguous(), bits)
 
+    def setup_cost(self, node: Node, name: str, shape: Shape) -> Cost:
+        return mask_cost(math.prod(shape)) if len(shape) == 2 else FREE
+
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         if "leader" in node.attrs:
-            return Cost()
+            return FREE
         m, k = math.prod(inputs[0][:-1]), inputs[0][-1]
         products = m * sum(shape[0] for shape in weights if len(shape) == 2)
         return Cost(

@@ -186,6 +186,7 @@ class OdeSoftmax(Operator):
     """
 
     name, op = "shaft.softmax", "softmax"
+    priced_by = ("spread",)
     source = "SHAFT (Kei & Chow, NDSS 2025), section 4; Zheng et al., softmax as an ODE"
     domain = "spread of a row's scores below the number of steps"
     error = 5e-3

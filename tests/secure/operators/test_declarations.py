@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from mpcbench.cost.declared import FREE
 from mpcbench.graph.secure_graph import OPERATORS as GRAPH_OPERATORS
 from mpcbench.graph.shares import encode
 from mpcbench.secure.ledger import Ledger
@@ -51,6 +52,7 @@ def _measure(communicator: Any) -> dict[str, dict]:
     results = {}
     for name, kind in REGISTRY.items():
         operator, sample = kind(kind.Params()), kind.sample()
+        setup = communicator.ledger = Ledger()
         weights = [_loaded(operator, sample, *pair, communicator.get_rank()) for pair in _named(sample)]
         inputs = [None if value is None else _shared(value) for value in sample.inputs]
         communicator.ledger = Ledger()
@@ -65,6 +67,8 @@ def _measure(communicator: Any) -> dict[str, dict]:
         results[name] = {
             "value": opened.tolist(), "bytes": online.bytes_sent, "rounds": online.rounds,
             "tuples": dict(offline.tuples), "dealt": offline.bytes_sent,
+            "setup": setup.total("setup").as_json(),
+            "other": setup.total("online").as_json() | setup.total("offline").as_json(),
         }  # fmt: skip
     return results
 
@@ -100,6 +104,21 @@ def test_cost_is_the_declared_one(name, measured):
         assert party[name]["bytes"] == declared.bytes_sent
         assert party[name]["tuples"] == dict(declared.tuples)
     assert [party[name]["dealt"] for party in measured] == [0, declared.dealt_bytes]
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_cost_of_loading_weights_is_the_declared_one(name, measured):
+    kind = REGISTRY[name]
+    sample = kind.sample()
+    declared = FREE
+    if not _public(sample):
+        for weight, value in _named(sample):
+            declared += kind(kind.Params()).setup_cost(sample.node, weight, tuple(value.shape))
+    for party in measured:
+        setup = party[name]["setup"]
+        assert (setup["bytes_sent"], setup["rounds"]) == (declared.bytes_sent, declared.rounds)
+        assert setup["tuples"] == dict(declared.tuples)
+        assert not party[name]["other"]["tuples"]  # what is made for setup belongs to setup
 
 
 @pytest.mark.parametrize("name", REGISTRY)
