@@ -1,4 +1,4 @@
-"""Layers of SmolLM2-135M's shape between two parties with a dealer, under every protocol.
+"""Layers and operators of SmolLM2-135M's shape between two parties with a dealer, under every protocol.
 
 Bytes (both parties together), rounds and what the dealer sends go to ``extra_info``; bytes and rounds are
 asserted, without openings that had to be made again. Times are for reading as ratios within one run.
@@ -11,23 +11,41 @@ from typing import Any
 
 import pytest
 
-from mpcbench.graph.secure_graph import SecureGraph
-from tests.benchmarks.workers import Pair, mlp_graph, norm_graph, softmax_graph
+from tests.benchmarks.workers import (
+    Pair,
+    Work,
+    argmax_graph,
+    glu_graph,
+    linear_graph,
+    mlp_graph,
+    norm_graph,
+    product_graph,
+    softmax_graph,
+)
 
 TOKENS, WIDTH, CHANNELS, HEADS, GROUPS = 32, 576, 1536, 9, 3
 
-WORK: dict[str, tuple[SecureGraph, tuple[int, ...]]] = {
-    "SwiGLU MLP": (mlp_graph("swiglu", WIDTH, CHANNELS), (1, TOKENS, WIDTH)),
-    "quadratic MLP": (mlp_graph("quadratic_glu", WIDTH, CHANNELS), (1, TOKENS, WIDTH)),
-    "quartic MLP": (mlp_graph("nested_glu", WIDTH, CHANNELS), (1, TOKENS, WIDTH)),
-    "SwiGLU MLP, 1 token": (mlp_graph("swiglu", WIDTH, CHANNELS), (1, 1, WIDTH)),
-    "quadratic MLP, 1 token": (mlp_graph("quadratic_glu", WIDTH, CHANNELS), (1, 1, WIDTH)),
-    "softmax, causal": (
-        softmax_graph(TOKENS, HEADS, GROUPS), (1, HEADS // GROUPS, GROUPS * TOKENS, TOKENS),
-    ),
-    "RMSNorm": (norm_graph(), (1, TOKENS, WIDTH)),
-}  # fmt: skip
-"""What is measured: a graph and the shape of its input."""
+KEY_HEADS, HEAD = HEADS // GROUPS, WIDTH // HEADS
+QUERIES, GATES = (1, KEY_HEADS, GROUPS * TOKENS, HEAD), (1, TOKENS, CHANNELS)
+SCORES = (*QUERIES[:3], TOKENS)
+
+WORK: dict[str, Work] = {
+    "SwiGLU MLP": Work(mlp_graph("swiglu", WIDTH, CHANNELS), (1, TOKENS, WIDTH)),
+    "quadratic MLP": Work(mlp_graph("quadratic_glu", WIDTH, CHANNELS), (1, TOKENS, WIDTH)),
+    "quartic MLP": Work(mlp_graph("nested_glu", WIDTH, CHANNELS), (1, TOKENS, WIDTH)),
+    "SwiGLU MLP, 1 token": Work(mlp_graph("swiglu", WIDTH, CHANNELS), (1, 1, WIDTH)),
+    "quadratic MLP, 1 token": Work(mlp_graph("quadratic_glu", WIDTH, CHANNELS), (1, 1, WIDTH)),
+    "linear": Work(linear_graph(WIDTH, CHANNELS), (1, TOKENS, WIDTH)),
+    "attention scores": Work(product_graph(), QUERIES, (1, KEY_HEADS, HEAD, TOKENS)),
+    "softmax, causal": Work(softmax_graph(TOKENS, HEADS, GROUPS), SCORES),
+    "attention, weights by values": Work(product_graph(GROUPS), SCORES, (1, KEY_HEADS, TOKENS, HEAD)),
+    "RMSNorm": Work(norm_graph(), (1, TOKENS, WIDTH)),
+    "SwiGLU": Work(glu_graph("swiglu", CHANNELS), GATES, GATES),
+    "quadratic GLU": Work(glu_graph("quadratic_glu", CHANNELS), GATES, GATES),
+    "quartic GLU": Work(glu_graph("nested_glu", CHANNELS), GATES, GATES),
+    "argmax of 49,152 logits": Work(argmax_graph(), (1, 1, 49_152)),
+}
+"""What is measured: MLP layers, then every operator that communicates."""
 
 EXPECTED: dict[tuple[str, str], tuple[int, int]] = {
     ("SwiGLU MLP", "crypten"): (83_951_616, 28),
@@ -40,6 +58,12 @@ EXPECTED: dict[tuple[str, str], tuple[int, int]] = {
     ("SwiGLU MLP, 1 token", "frontier"): (82_944, 3),
     ("quadratic MLP, 1 token", "frontier"): (82_944, 3),
     ("RMSNorm", "frontier"): (295_936, 3),
+    ("linear", "crypten"): (2 * 8 * (TOKENS * WIDTH + WIDTH * CHANNELS), 1),
+    ("linear", "frontier"): (2 * 8 * TOKENS * WIDTH, 1),
+    ("attention scores", "frontier"): (2 * 8 * (TOKENS * WIDTH + KEY_HEADS * TOKENS * HEAD), 1),
+    ("SwiGLU", "frontier"): (2 * 8 * 2 * TOKENS * CHANNELS, 1),
+    ("quadratic GLU", "frontier"): (2 * 8 * 2 * TOKENS * CHANNELS, 1),
+    ("quartic GLU", "frontier"): (2 * 8 * 3 * TOKENS * CHANNELS, 2),
 }
 """Bytes of both parties and rounds, where they follow from a count of opened elements by hand."""
 PROTOCOLS = ("crypten", "crypten-reuse", "mpcformer", "secformer", "shaft", "frontier")
@@ -49,7 +73,7 @@ PROTOCOLS = ("crypten", "crypten-reuse", "mpcformer", "secformer", "shaft", "fro
                 ids=" under ".join)  # fmt: skip
 def running(request: pytest.FixtureRequest) -> Iterator[tuple[str, str, Pair]]:
     work, protocol = request.param
-    pair = Pair(*WORK[work], protocol)
+    pair = Pair(WORK[work], protocol)
     yield work, protocol, pair
     pair.close()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from mpcbench.graph.interpreter import PlaintextInterpreter
+from mpcbench.graph.interpreter import PlaintextInterpreter, causal_mask
 from mpcbench.graph.secure_graph import Node, SecureGraph, Weight
 from mpcbench.graph.shares import ShareFolder, encode
 from tests.secure.pair import connected, deal
@@ -18,6 +19,12 @@ FRACTION_BITS = 16
 
 RANGES = {"gate": [0.0, 6.0], "up": [0.0, 6.0], "product": [0.0, 30.0]}
 """What calibration would find for standard normal inputs."""
+
+
+GLU_WEIGHTS = {"quadratic_glu": ("offset",), "nested_glu": ("e", "m", "n")}
+"""Numbers a channel that a gated unit reads."""
+SECOND = "second"
+"""The name of a second input, which takes the place of what an earlier step has left."""
 
 
 def _input(largest: float) -> dict:
@@ -31,10 +38,7 @@ def mlp_graph(glu: str, width: int, channels: int) -> SecureGraph:
         "up.weight": (channels, width),
         "down.weight": (width, channels),
     }
-    extra: dict[str, tuple[int, ...]] = {
-        "quadratic_glu": {"offset": (channels,)},
-        "nested_glu": dict.fromkeys(("e", "m", "n"), (channels,)),
-    }.get(glu, {})
+    extra = dict.fromkeys(GLU_WEIGHTS.get(glu, ()), (channels,))
     nodes = [
         Node("x", "tokens"),
         Node("gate", "linear", ("x",), ("gate.weight",), _input(5.0), 0, "mlp.gate_proj"),
@@ -60,16 +64,63 @@ def norm_graph() -> SecureGraph:
     return SecureGraph([Node("x", "tokens"), node], {}, "client", 0, 4096)
 
 
+def linear_graph(width: int, out: int) -> SecureGraph:
+    """One linear layer."""
+    node = Node("y", "linear", ("x",), ("w",), _input(5.0), 0, "linear")
+    return SecureGraph([Node("x", "tokens"), node], {"w": Weight((out, width))}, "client", 0, 4096)
+
+
+def glu_graph(glu: str, channels: int) -> SecureGraph:
+    """A gated unit alone: the gate is the input, the up value the ``second``."""
+    extra = GLU_WEIGHTS.get(glu, ())
+    node = Node("y", glu, ("x", SECOND), extra, {"range": RANGES, "degree": 4}, 0, "mlp")
+    weights = {name: Weight((channels,)) for name in extra}
+    return SecureGraph([Node("x", "tokens"), Node(SECOND, "past"), node], weights, "client", 0, 4096)
+
+
+def product_graph(groups: int | None = None) -> SecureGraph:
+    """A product of two activations, the input and the ``second``; ``groups``: behind a causal softmax."""
+    attrs: dict = {"range": {"left": [0.0, 6.0], "right": [0.0, 6.0]}}
+    attrs |= {"groups": groups} if groups else {}
+    node = Node("y", "matmul", ("x", SECOND), (), attrs, 0, "attention")
+    return SecureGraph([Node("x", "tokens"), Node(SECOND, "past"), node], {}, "client", 0, 4096)
+
+
+def argmax_graph() -> SecureGraph:
+    """The index of the largest logit."""
+    return SecureGraph([Node("x", "tokens"), Node("y", "argmax", ("x",))], {}, "client", 0, 4096)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a benchmark measures: a graph, and the shapes of its input and, if it has one, its ``second``."""
+
+    graph: SecureGraph
+    shape: tuple[int, ...]
+    second: tuple[int, ...] | None = None
+
+    def inputs(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Standard normal values; scores are three times larger, and hidden attention weights zero."""
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(self.shape, generator=generator)
+        node = self.graph.nodes[-1]
+        if node.op == "softmax":
+            x = 3 * x
+        if node.op == "matmul" and "groups" in node.attrs:
+            x = x * causal_mask(*self.shape[-2:], node.attrs["groups"])
+        return x, None if self.second is None else torch.randn(self.second, generator=generator)
+
+
 class Pair:
     """Both parties of a benchmark and their dealer; ``run`` does one pass, each party's ledger totals."""
 
-    def __init__(self, graph: SecureGraph, shape: tuple[int, ...], protocol: str, provider: str = "dealer"):
+    def __init__(self, work: Work, protocol: str, provider: str = "dealer"):
         context = multiprocessing.get_context("spawn")
         ports = [context.Queue(), context.Queue()]
         self.pipes, self.processes = [], []
         for rank in (0, 1):
             mine, theirs = context.Pipe()
-            args = (rank, ports, theirs, graph.to_json(), shape, protocol, provider)
+            args = (rank, ports, theirs, work, protocol, provider)
             self.pipes.append(mine)
             self.processes.append(context.Process(target=_serve, args=args, daemon=True))
         if provider == "dealer":
@@ -92,9 +143,7 @@ class Pair:
             process.kill()
 
 
-def _serve(
-    rank: int, ports: Any, pipe: Any, graph_json: str, shape: tuple[int, ...], protocol: str, provider: str
-) -> None:
+def _serve(rank: int, ports: Any, pipe: Any, work: Work, protocol: str, provider: str) -> None:
     from mpcbench.records.schema import REPETITION
     from mpcbench.secure.interpreter import SecureInterpreter
     from mpcbench.secure.ledger import Ledger
@@ -104,11 +153,13 @@ def _serve(
 
     torch.set_num_threads(1)
     communicator = connected(rank, ports, provider)
-    graph = SecureGraph.from_json(graph_json)
+    graph = work.graph
     folder = ShareFolder(rank, "", FRACTION_BITS, graph, _random_shares(graph, rank), {})
     interpreter = SecureInterpreter(folder, load_protocol(protocol), communicator)
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * (3 if len(shape) == 4 else 1)
+    x, second = work.inputs()
     secret = crypten.cryptensor(x, src=0)
+    if second is not None:
+        interpreter.cache[SECOND] = crypten.cryptensor(second, src=0)
     pipe.send("ready")
     while pipe.recv() == "run":
         communicator.ledger = ledger = Ledger()
@@ -128,13 +179,16 @@ def _serve(
         }  # fmt: skip
         with ledger.scope("online", None, "test", "output"), communicator.guard.output("result"):
             shared = value.reveal().double() / value.encoder.scale
-        pipe.send({**report, "error": _error(graph, x, shared)})
+        pipe.send({**report, "error": _error(work, shared)})
     current().close()
 
 
-def _error(graph: SecureGraph, x: torch.Tensor, value: torch.Tensor) -> float:
+def _error(work: Work, value: torch.Tensor) -> float:
     """Root mean square of the difference to floating point."""
-    expected = PlaintextInterpreter(graph, _weights(graph)).run(x)
+    x, second = work.inputs()
+    plain = PlaintextInterpreter(work.graph, _weights(work.graph))
+    plain.cache[SECOND] = second
+    expected = plain.run(x)
     return float((value - expected).pow(2).mean().sqrt())
 
 
