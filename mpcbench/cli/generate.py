@@ -58,7 +58,8 @@ def command(
     """Generate text with MODEL (name, Hub id, folder or .gguf file) under two-party computation.
 
     Greedy decoding with secret-shared keys and values; the record holds bytes, rounds and times of every
-    token, and the text that the same checkpoint gives in plaintext.
+    token, and the text that the same checkpoint gives in plaintext. A figure shows the tokens of all texts
+    in --results.
     """
     from mpcbench.checkpoints import load
     from mpcbench.cli.progress import progress_bars
@@ -69,7 +70,8 @@ def command(
     from mpcbench.pipeline.export import export
     from mpcbench.pipeline.generation import check_length
     from mpcbench.pipeline.single import check_shares, run_single
-    from mpcbench.records.store import write
+    from mpcbench.records.store import read_folder, write
+    from mpcbench.report.tokens import write_tokens_figure
 
     reachable()
     writable(results)
@@ -94,8 +96,10 @@ def command(
         shown.stage("two parties, secret-shared")
         record = run_single(shares, checkpoint, chosen, None, shown.step)
     path = write(record, results)
+    figures = write_tokens_figure(read_folder(results), results)
     _print(record, as_json)
-    messages().print(f"wrote {path}", highlight=False, markup=False)
+    names = ", ".join(str(written) for written in (path, *figures))
+    messages().print(f"wrote {names}", highlight=False, markup=False)
 
 
 def _print(record: Record, as_json: bool) -> None:

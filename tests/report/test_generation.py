@@ -5,28 +5,15 @@ import io
 import pytest
 from rich.console import Console
 
-from mpcbench.records.schema import GeneratedToken, Generation, Openings, Record
 from mpcbench.report.generation import generation_table
 from mpcbench.report.terminal import WIDTH
-from tests.records.factory import entry, make_record, phase
-
-
-def _token(record: Record, text: str, cached: int, size: int) -> GeneratedToken:
-    return GeneratedToken(
-        token_id=5, text=text, cached=cached, online=phase([entry(None, "layers", "linear", size, 400)]),
-        offline=phase([]), openings=Openings(masked=9, unmasked=["token"]), latency=record.latency,
-    )  # fmt: skip
+from tests.records.factory import make_record
+from tests.report.texts import with_text
 
 
 def _shown(equal: bool) -> str:
-    record = make_record(8)
-    made = Generation(
-        max_new_tokens=2, private_logits=True, stopped="length", cache="opened once", text=" Paris.",
-        plaintext_text=" Paris." if equal else " Rome.", equals_plaintext=equal,
-        tokens=[_token(record, " Paris", 0, 9_000_000), _token(record, ".", 17, 1_500_000)],
-    )  # fmt: skip
     console = Console(width=WIDTH, file=io.StringIO())
-    console.print(generation_table(record.model_copy(update={"generation": made})))
+    console.print(generation_table(with_text(make_record(8), equal)))
     return console.file.getvalue()
 
 
