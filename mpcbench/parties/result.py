@@ -144,10 +144,9 @@ def by_operator(lines: Sequence[Line]) -> list[Line]:
 
 
 def _sum(first: Line, second: Line) -> Line:
-    both = {
-        name: getattr(first, name) + getattr(second, name)
-        for name in ("calls", "bytes_sent", "rounds", "seconds", "wait_seconds")
-    }
+    """All counts and times of two lines of one scope."""
+    named = {"phase", "layer", "module", "operator", "tuples"}
+    both = {name: getattr(first, name) + getattr(second, name) for name in Line.model_fields.keys() - named}
     return first.model_copy(update={**both, "tuples": dict(Counter(first.tuples) + Counter(second.tuples))})
 
 

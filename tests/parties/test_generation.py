@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import pytest
 import torch
 
+from mpcbench.cost.declared import Cost
+from mpcbench.cost.interpreter import CostInterpreter
 from mpcbench.errors import PeerError
+from mpcbench.graph.decoding import continued, with_cache
+from mpcbench.graph.secure_graph import SecureGraph
 from mpcbench.parties.launcher import LocalRun, run_here
 from mpcbench.parties.party import Outcome
 from mpcbench.parties.result import (
@@ -17,6 +22,8 @@ from mpcbench.parties.result import (
     merge_ledgers,
     merge_openings,
 )
+from mpcbench.records.schema import REPETITION
+from mpcbench.secure.protocol import load_protocol
 from tests.parties.conftest import TOKENS, Exported
 
 NEW = 4
@@ -92,6 +99,40 @@ def test_under_frontier_cached_rows_are_not_opened_again(frontier: Outcome, cryp
     assert numbers == {"frontier": [weights] * 2, "crypten": [weights + 32] * 2}
 
 
+@pytest.mark.parametrize("protocol", ["crypten", "frontier"])
+def test_every_step_costs_what_its_graph_declares(
+    exported: Exported, frontier: Outcome, crypten: Outcome, protocol: str
+) -> None:
+    """Declared costs of the graph continued after so many tokens, added up by operator: bytes and rounds."""
+    outcome = {"crypten": crypten, "frontier": frontier}[protocol]
+    graph = with_cache(SecureGraph.read(exported.client / "party0" / "graph.json"))
+    for index, (online, offline, *_) in enumerate(later_steps(outcome.results)):
+        declared = _declared(graph, protocol, TOKENS.shape[1] + index)
+        measured = Cost()
+        for entry in online.entries:
+            if entry.operator not in ("input", "output", REPETITION):
+                measured += Cost(entry.bytes_sent[0], entry.rounds)
+        assert (measured.bytes_sent, measured.rounds) == (declared.bytes_sent, declared.rounds)
+        tuples = sum((Counter(e.tuples) for e in offline.entries if e.operator != REPETITION), Counter())
+        assert tuples == declared.tuples
+
+
+def _declared(graph: SecureGraph, protocol: str, past: int) -> Cost:
+    """Of one token after ``past`` cached ones, from shapes alone."""
+    chosen = load_protocol(protocol, "dealer")
+    interpreter = CostInterpreter(continued(graph, past), chosen)
+    heads, width = 2, 4  # of keys and values
+    for node in graph.nodes:
+        if node.op == "append":
+            shape = (1, heads, width, past) if node.attrs["dim"] == 3 else (1, heads, past, width)
+            interpreter.cache[node.inputs[0]] = torch.empty(shape, device="meta")
+    interpreter.infer(1)
+    ledger = interpreter.ledger()
+    online = [entry for entry in ledger.online.entries if entry.operator not in ("input", "output")]
+    tuples = sum((Counter(entry.tuples) for entry in ledger.offline.entries), Counter())
+    return Cost(sum(e.bytes_sent[0] for e in online), sum(e.rounds for e in online), tuples)
+
+
 def test_private_logits_open_the_token_alone(exported: Exported) -> None:
     outcome = _run(exported, "frontier", private_logits=True)
     assert outcome.tokens == _plaintext(exported)
@@ -120,5 +161,5 @@ def test_lines_by_operator_add_up(crypten: Outcome) -> None:
     lines = crypten.results[0].lines
     added = by_operator(lines)
     assert len({line.scope for line in added}) == len(added) < len(lines)
-    for name in ("calls", "bytes_sent", "rounds"):
+    for name in ("calls", "bytes_sent", "rounds", "dealt_bytes", "unseeded_bytes"):
         assert sum(getattr(line, name) for line in added) == sum(getattr(line, name) for line in lines)
