@@ -26,6 +26,7 @@ COMMANDS = {
     "export": "Capture a model and cut its weights into shares.",
     "preprocess": "Make correlated randomness ahead of time, into files.",
     "party": "Start one party, here or on another host.",
+    "serve": "Be the client or the dealer of a comparison on another host.",
     "certs": "Make certificates for a run on several hosts.",
     "dealer": "Make correlated randomness for two parties.",
     "protocols": "List the protocols and their operators.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,13 +41,19 @@ def _counts(context: click.Context, parameter: click.Parameter, text: str) -> li
               help="Fit in closed form even where there is a trained adapter.")  # fmt: skip
 @click.option("--estimate", "only_estimate", is_flag=True,
               help="Run nothing: the same tables and figures from estimates, marked as such.")  # fmt: skip
+@click.option("--hosts", type=click.Path(path_type=Path), metavar="FILE",
+              help="Run with the client and the dealer that `mpcbench serve` started elsewhere.")  # fmt: skip
+@click.option("--certs", type=click.Path(path_type=Path), metavar="DIR",
+              help="With --hosts: party 0's folder of `mpcbench certs`.")  # fmt: skip
+@click.option("--insecure-no-tls", is_flag=True, help="With --hosts: talk to them in plaintext.")
 @workload_options
 @json_option
 @click.pass_context
 def command(
     context: click.Context, model: str, layers: list[int], degree: int, placement: str,
-    adapters: Path | None, calibrated: bool, only_estimate: bool, calibration_data: str | None,
-    task_data: Path | None, limit: int | None, results: Path, as_json: bool, **options: object,
+    adapters: Path | None, calibrated: bool, only_estimate: bool, hosts: Path | None, certs: Path | None,
+    insecure_no_tls: bool, calibration_data: str | None, task_data: Path | None, limit: int | None,
+    results: Path, as_json: bool, **options: object,
 ) -> None:  # fmt: skip
     """Measure a model with several numbers of polynomial layers under two-party computation.
 
@@ -74,11 +81,11 @@ def command(
     reachable()
     writable(results)
     texts = calibration_texts(calibration_data)
-    with progress_bars() as shown:
+    with _elsewhere(hosts, certs, insecure_no_tls) as elsewhere, progress_bars() as shown:
         shown.stage(f"loading {model}")
         original = load(model)
         check_counts(layers, original.model.config.num_hidden_layers)
-        first, *others = several(original, **options)
+        first, *others = several(original, elsewhere=elsewhere, **options)
         plan = Comparison(
             model, layers, degree, placement, texts, first, task_data, limit, results, tuple(others),
             None if calibrated or (calibration_data and not adapters) else adapters or published(),
@@ -103,6 +110,16 @@ def _estimate(
     for record in records:
         write(record, results)
     _report(in_order(records), results, as_json)
+
+
+def _elsewhere(hosts: Path | None, certs: Path | None, insecure: bool) -> AbstractContextManager:
+    """The client and the dealer on other hosts, or None inside it."""
+    if hosts is None:
+        return nullcontext()
+    from mpcbench.parties.driver import RemoteRuns
+    from mpcbench.parties.hosts import read_hosts
+
+    return RemoteRuns(read_hosts(hosts), certs, insecure)
 
 
 def _report(records: list[Record], results: Path, as_json: bool) -> None:

@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from mpcbench.checkpoints import Checkpoint
+    from mpcbench.parties.driver import RemoteRuns
     from mpcbench.parties.network import Backend
     from mpcbench.pipeline.measure import Settings
 
@@ -76,7 +77,7 @@ def settings(
     checkpoint: Checkpoint, *, protocol: str, provider: str | None, prompt: str, tokens: int | None,
     embedding: str, repetitions: int, warmups: int, threads: int | None, rendezvous: str,
     check_ranges: bool = False, network: str = "loopback", backend: Backend = "transport",
-    material: Path | None = None,
+    material: Path | None = None, elsewhere: RemoteRuns | None = None,
 ) -> Settings:  # fmt: skip
     """The measurement that these options describe; raises UserError for a prompt that is too short."""
     from mpcbench.errors import UserError
@@ -100,7 +101,7 @@ def settings(
     threads = threads or max(1, (os.cpu_count() or 2) // 2)
     return Settings(
         protocol, chosen, prompt, ids, embedding, repetitions, warmups, threads, rendezvous, check_ranges,
-        link, backend, material,
+        link, backend, material, elsewhere=elsewhere,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from mpcbench.accuracy import Evaluation, agreement
 from mpcbench.checkpoints import Checkpoint
 from mpcbench.graph.secure_graph import SecureGraph
 from mpcbench.graph.shares import folder_bytes
+from mpcbench.parties.driver import RemoteRuns
 from mpcbench.parties.launcher import LocalRun, run_here
 from mpcbench.parties.network import NO_EMULATION, Backend, LinkProfile
 from mpcbench.parties.party import Outcome
@@ -47,6 +48,7 @@ class Settings:
     material: Path | None = None
     new_tokens: int = 0
     private_logits: bool = False
+    elsewhere: RemoteRuns | None = None
 
     def key(self, checkpoint_sha256: str, task: list) -> str:
         """What makes two runs the same measurement; a comparison skips runs whose key it finds."""
@@ -61,6 +63,7 @@ class Settings:
         parts += ["dealt ahead of time"] if self.material else []
         if self.new_tokens:
             parts += [self.new_tokens, self.private_logits]
+        parts += ["on several hosts"] if self.elsewhere else []
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -68,11 +71,12 @@ def measure(
     shares: Path, info: ModelInfo, checkpoint: Checkpoint, original: Checkpoint, settings: Settings,
     evaluation: Evaluation | None, key: str, progress: Progress = silent,
 ) -> Record:  # fmt: skip
-    """Run both parties here and return the record.
+    """Run both parties, here or where the settings say, and return the record.
 
     ``evaluation`` holds the plaintext scores of the checkpoint, None for a run without them.
     """
-    outcome = run_here(
+    run = settings.elsewhere.run if settings.elsewhere else run_here
+    outcome = run(
         LocalRun(
             shares, settings.protocol_name, settings.tokens, settings.repetitions, settings.warmups,
             settings.threads, settings.rendezvous, settings.protocol.provider, settings.network,
@@ -96,7 +100,7 @@ def measure(
         model=info,
         protocol=protocol_info(settings.protocol, settings.material is not None),
         parties=[result.party for result in outcome.results],
-        link=_link_info(outcome, settings.network),
+        link=_link_info(outcome, settings),
         workload=_workload(settings),
         ledger=ledger,
         sharing=_sharing(shares),
@@ -149,10 +153,11 @@ def _workload(settings: Settings) -> Workload:
     )
 
 
-def _link_info(outcome: Outcome, network: LinkProfile) -> LinkInfo:
+def _link_info(outcome: Outcome, settings: Settings) -> LinkInfo:
     first, second = outcome.results
+    network = settings.network
     return LinkInfo(
-        profile=network.name,
+        profile="hosts" if settings.elsewhere and not network.emulated else network.name,
         backend=" and ".join(dict.fromkeys((first.link_backend, second.link_backend))),
         asked_bandwidth_bits_per_second=network.bandwidth,
         asked_round_trip_seconds=network.round_trip,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
+from collections.abc import Sequence
 
 import torch
 
@@ -30,12 +31,17 @@ def welcome(links: list[Link]) -> tuple[Link, tuple[bytes, bytes]]:
     Returns party 1's link and both seeds. Raises PeerError when they are not one party 0 and one party 1
     of this version. A link that a party's end emulates is emulated at this end too.
     """
+    return admit([(link, link.hear()) for link in links])
+
+
+def admit(visitors: Sequence[tuple[Link, dict]]) -> tuple[Link, tuple[bytes, bytes]]:
+    """:func:`welcome` for two that have said who they are."""
     session = secrets.token_hex(16)
     seeds = (fresh_seed(), fresh_seed())
     ranks: dict[int, Link] = {}
     hellos: dict[int, dict] = {}
-    for link in links:
-        hello = link.hear()
+    links = [link for link, _ in visitors]
+    for link, hello in visitors:
         rank, version = hello.get("rank"), hello.get("version")
         if version != mpcbench.__version__:
             _refuse(links, f"the dealer runs mpcbench {mpcbench.__version__}: install the same everywhere.")
