@@ -16,6 +16,7 @@ from pydantic import ValidationError
 import mpcbench
 from mpcbench.errors import PeerError, UserError
 from mpcbench.graph.shares import ShareFolder, read_shares
+from mpcbench.parties.agreement import agreed
 from mpcbench.parties.generation import Generation
 from mpcbench.parties.handshake import Hello, greet
 from mpcbench.parties.netem import netem
@@ -32,6 +33,7 @@ from mpcbench.secure.ledger import Ledger
 from mpcbench.secure.protocol import Protocol
 from mpcbench.secure.provider import FirstPartyProvider, Provider
 from mpcbench.secure.randomness.material import Material
+from mpcbench.secure.series import agree_by
 from mpcbench.secure.stored import StoredProvider
 from mpcbench.secure.substrate import install
 from mpcbench.secure.transport import Link
@@ -181,6 +183,7 @@ class Session:
         with self.communicator.ledger.scope("setup", None, "seeds", "seeds"):
             install(self.communicator, self.provider, job.protocol.fixed_point.fraction_bits, {})
         self.setup = self.communicator.ledger
+        agree_by(lambda own: agreed(self.link, job.rank, own))
         self.interpreter = SecureInterpreter(folder, job.protocol, self.communicator)
         self.steps = len(folder.graph.nodes)
         self.interpreter.on_node = self._on_node

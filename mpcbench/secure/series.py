@@ -91,6 +91,26 @@ def period_bits(low: float, high: float, room: float = 1.25) -> int:
     return int(np.ceil(np.log2(room * (high - low))))
 
 
+Agreement = Callable[[Callable[[], Series]], Series]
+
+
+def _alone(own: Callable[[], Series]) -> Series:
+    return own()
+
+
+_agreement: Agreement = _alone
+
+
+def agree_by(agreement: Agreement) -> None:
+    """From now on take every new series from ``agreement``, which may call its argument for an own one.
+
+    Both parties multiply shares by a series' coefficients, so that they must have the same to the last bit.
+    Least squares do not give that on two machines, nor on one with two numbers of threads.
+    """
+    global _agreement
+    _agreement = agreement
+
+
 @lru_cache(maxsize=4096)
 def fit(function: str, low: float, high: float, log_period: int, trig_bits: int, tolerance: float) -> Series:
     """The shortest series with error at most ``tolerance`` on [low, high], with period 2^log_period.
@@ -99,9 +119,15 @@ def fit(function: str, low: float, high: float, log_period: int, trig_bits: int,
 
     Raises UserError when the longest one is not good enough.
     """
+    return _agreement(lambda: _shortest(function, low, high, log_period, trig_bits, tolerance))
+
+
+def _shortest(
+    function: str, low: float, high: float, log_period: int, trig_bits: int, tolerance: float
+) -> Series:  # fmt: skip
     best = None
     for harmonics in HARMONICS:
-        best = fit_exactly(function, low, high, log_period, trig_bits, harmonics)
+        best = _with(function, low, high, log_period, trig_bits, harmonics)
         if best.error <= tolerance:
             return best
     raise UserError(
@@ -114,7 +140,14 @@ def fit(function: str, low: float, high: float, log_period: int, trig_bits: int,
 def fit_exactly(
     function: str, low: float, high: float, log_period: int, trig_bits: int, harmonics: int
 ) -> Series:
-    """Least squares with this many harmonics, on points that are dense at the ends and where f is steep."""
+    """The series with this many harmonics, whatever its error."""
+    return _agreement(lambda: _with(function, low, high, log_period, trig_bits, harmonics))
+
+
+def _with(
+    function: str, low: float, high: float, log_period: int, trig_bits: int, harmonics: int
+) -> Series:  # fmt: skip
+    """Least squares on points that are dense at the ends and where f is steep."""
     period = 2.0**log_period
     count = max(1200, 5 * harmonics)
     x = low + (high - low) * (1 - np.cos(np.pi * (np.arange(count) + 0.5) / count)) / 2

@@ -127,6 +127,7 @@ def test_other_hosts_need_certificates(tmp_path: Path) -> None:
 ORDER = {
     "sharing": "a", "protocol": {}, "tokens": [1, 2], "repetitions": 1, "warmups": 0, "threads": 1,
     "rendezvous": "127.0.0.1:1", "dealer": None, "network": "loopback",
+    "backend": "transport",
 }  # fmt: skip
 
 
