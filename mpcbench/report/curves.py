@@ -79,7 +79,7 @@ def links_figure(records: Sequence[Record]) -> Figure | None:
     labels = ("round-trip time [ms]", "bandwidth [Mbit/s]")
     titles = (f"at {bandwidth / 1e6:g} Mbit/s", f"at {fixed.asked_round_trip_seconds * 1e3:g} ms")
     for axes, label, letter, words in zip(sheet.axes, labels, "ab", titles, strict=True):
-        axes.set_xscale("log")
+        _log(axes, "x")
         _log(axes)
         axes.set_xlabel(label, labelpad=1)
         axes.set_ylabel("link's share [s]", labelpad=2)
@@ -107,7 +107,7 @@ def phases_figure(records: Sequence[Record]) -> Figure | None:
                   label=label)[0]
         for label, marker, colour, value in phases
     ]  # fmt: skip
-    axes.set_xscale("log")
+    _log(axes, "x")
     axes.set_yticks(range(len(chosen)), names, fontsize=7)
     axes.set_ylim(len(chosen) - 0.5, -0.5)
     axes.grid(axis="x", linewidth=0.3, color="0.85")
@@ -151,16 +151,16 @@ def _growth(chosen: Sequence[Record], key: Key, label: str, log: bool) -> Figure
     return sheet.figure
 
 
-def _log(axes: Axes) -> None:
-    """A logarithmic axis upwards with plain numbers: one a decade, or three where there are few decades."""
+def _log(axes: Axes, which: str = "y") -> None:
+    """A logarithmic axis with plain numbers: one a decade, or three where there are few decades."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    steps = (1.0,) if high / low > 300 else (1.0, 2.0, 5.0)
-    axes.yaxis.set_major_locator(LogLocator(base=10, subs=steps))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.3g}" if y < 1000 else f"{y:,.0f}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    getattr(axes, f"set_{which}scale")("log")
+    low, high = getattr(axes, f"get_{which}lim")()
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0,) if high / low > 300 else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _curves(chosen: Sequence[Record], by_layers: bool) -> list[list[Record]]:
@@ -221,7 +221,7 @@ def _sheet(records: Sequence[Record], panels: int, strokes: bool = True) -> Shee
     columns, note = legend_columns(handles), short_footnote(records)
     legend = 0.06 + 0.14 * -(-len(handles) // columns)
     gaps = [AXIS + GAP] * (panels - 1) + [AXIS + (0.13 if note else 0)]
-    sheet = Sheet([PANEL] * panels, gaps, top=legend + 0.2, left=0.72, right=0.12)
+    sheet = Sheet([PANEL] * panels, gaps, top=legend + 0.2, left=0.72, right=0.18)
     sheet.legend(handles, columns)
     sheet.footnote(note)
     for axes in sheet.axes:
