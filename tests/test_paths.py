@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
-from mpcbench.paths import cache_dir, whole_file, whole_folder
+from mpcbench.paths import cache_dir, file_sha256, whole_file, whole_folder
 
 
 def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
@@ -47,3 +49,9 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         part.write_text("new")
     assert target.read_text() == "new"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_file_hash(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"abc" * 1_000_000)
+    assert file_sha256(path) == hashlib.sha256(b"abc" * 1_000_000).hexdigest()

@@ -27,12 +27,12 @@ from transformers import (
 )
 
 from mpcbench.checkpoints.family import as_llama, check_family
-from mpcbench.checkpoints.hashing import file_sha256, weights_sha256
+from mpcbench.checkpoints.hashing import weights_sha256
 from mpcbench.checkpoints.packaged import DEFAULT, PACKAGED, fetch_gguf
 from mpcbench.checkpoints.polyllama import PolyLlamaForCausalLM
 from mpcbench.checkpoints.provenance import read_provenance
 from mpcbench.errors import UserError
-from mpcbench.paths import cache_dir, whole_folder
+from mpcbench.paths import cache_dir, file_sha256, whole_folder
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _CONVERTED = "converted.json"

@@ -6,19 +6,21 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpcbench.cli.workload import link_options
+from mpcbench.cli.connection import PARTIES_MEET, START_SECONDS, connection_options, places
+from mpcbench.cli.workload import link_options, writable
 
 if TYPE_CHECKING:
     import torch
 
-    from mpcbench.parties.party import Outcome
+    from mpcbench.cli.connection import Places
+    from mpcbench.parties.party import Job, Outcome
     from mpcbench.progress import Progress
     from mpcbench.secure.protocol import Protocol
     from mpcbench.secure.transport import Link
@@ -26,13 +28,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--rank", type=click.IntRange(0, 1), required=True, help="0: model owner, listens. 1: client.")
-@click.option("--rendezvous", default="127.0.0.1:29500", show_default=True, help="HOST:PORT of party 0.")
+@click.option("--rendezvous", metavar="HOST:PORT", help=f"Where party 0 listens [default: {PARTIES_MEET}].")
 @click.option("--shares", type=click.Path(path_type=Path), required=True, help="This party's share folder.")
 @click.option("--protocol", default="crypten", show_default=True, help="A protocol's name or YAML file.")
 @click.option("--provider", help="Who makes the correlated randomness [default: as the protocol says].")
 @click.option(
     "--dealer", metavar="HOST:PORT", help="Where `mpcbench dealer` listens, if the provider is one."
 )
+@connection_options
 @link_options
 @click.option("--material", type=click.Path(path_type=Path), metavar="DIR",
               help="This party's folder of `mpcbench preprocess`, instead of a dealer.")  # fmt: skip
@@ -46,33 +49,33 @@ if TYPE_CHECKING:
 @click.option("--warmups", type=click.IntRange(0, 10_000), default=0, show_default=True, help="Client's.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of this party [default: half the cores].")
 @click.option(
-    "--wait", type=click.FloatRange(0.1), default=10, show_default=True, help="Seconds for the peer to come."
-)
-@click.option(
-    "--patience",
-    type=click.FloatRange(0.1),
-    default=120,
-    show_default=True,
-    help="Seconds that the peer may be silent once it has come.",
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Client: write the run's record into this folder [default: results, with --hosts].",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write both parties' reports to this JSON file.")
 @click.option("--logits", type=click.Path(path_type=Path), hidden=True)
 @click.option("--events", is_flag=True, hidden=True)
 def command(
-    rank: int, rendezvous: str, shares: Path, wait: float, patience: float, events: bool, **options: Any
+    rank: int, shares: Path, rendezvous: str | None, dealer: str | None, hosts: Path | None,
+    certs: Path | None, insecure_no_tls: bool, events: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Start one party of a two-party run; start the other one too, here or on another host.
 
     Party 0 owns the model and listens at --rendezvous; party 1 owns the prompt and connects there.
-    Each names its own folder of the same `mpcbench export`.
+    Each names its own folder of the same `mpcbench export`. On several hosts give all of them the same
+    --hosts, and each its own --certs.
     """
     if events:
         threading.Thread(target=end_with_launcher, daemon=True).start()
+    if rank == 1 and hosts is not None and options["results"] is None and options["new_tokens"] is None:
+        options["results"] = Path("results")
     _check(rank, shares, events, options)
+    where = places(f"party{rank}", rendezvous, dealer, hosts, certs, insecure_no_tls)
     # Listening comes before the heavy imports, so that the client can connect meanwhile.
-    link = _meet(rank, rendezvous, wait, patience, events)
+    link = _meet(rank, where, options["wait"], events)
     try:
-        outcome = _take_part(rank, shares, link, events, wait=wait, **options)
+        outcome = _take_part(rank, shares, link, where, events, **options)
     finally:
         link.close()
     if not events:
@@ -105,33 +108,37 @@ def _check(rank: int, shares: Path, events: bool, options: dict[str, Any]) -> No
     load_link(options["network"])
     if options["backend"] == "namespaces" and not events:
         raise UserError("Only run and compare make namespaces: give a party another --link-backend.")
+    if options["results"] is not None:
+        if rank == 0:
+            raise UserError("The client writes the record: give --results to the party with --rank 1 alone.")
+        if options["new_tokens"] is not None:
+            raise UserError("A record of a generation needs the checkpoint: leave --results out.")
+        writable(options["results"])
     for file in (options["out"], options["logits"]):
         if file is not None and (file.is_dir() or not os.access(file.parent, os.W_OK)):
             raise UserError(f"Cannot write {file}: name a file in a folder that exists and can be written.")
 
 
-def _meet(rank: int, rendezvous: str, wait: float, patience: float, events: bool) -> Link:
-    from mpcbench.parties.handshake import address
+def _meet(rank: int, where: Places, wait: float, events: bool) -> Link:
     from mpcbench.secure.meeting import accept, connect, listen
 
-    host, port = address(rendezvous)
+    host, port = where.parties
     peer = ("party 1 (client)", "party 0 (model owner)")[rank]
     if rank == 1:
-        return connect(host, port, peer, wait, patience)
+        return connect(host, port, peer, wait, START_SECONDS, where.credentials)
     with listen(host, port) as server:
         if events:
             emit({"event": "listening", "port": server.getsockname()[1]})
         else:
             click.echo(f"Listening on {host}:{server.getsockname()[1]} for {peer}.", err=True)
-        return accept(server, peer, wait, patience)
+        return accept(server, peer, wait, START_SECONDS, where.credentials)
 
 
 def _take_part(
-    rank: int, shares: Path, link: Link, events: bool, *, protocol: str, provider: str | None,
-    dealer: str | None, material: Path | None, wait: float, network: str, backend: str, prompt: str | None,
+    rank: int, shares: Path, link: Link, where: Places, events: bool, *, protocol: str, provider: str | None,
+    material: Path | None, wait: float, timeout: float, network: str, backend: str, prompt: str | None,
     token_ids: Path | None, new_tokens: int | None, private_logits: bool, repetitions: int, warmups: int,
-    threads: int | None, out: Path | None,
-    logits: Path | None,
+    threads: int | None, results: Path | None, out: Path | None, logits: Path | None,
 ) -> Outcome:  # fmt: skip
     import torch
     from safetensors.torch import load_file, save_file
@@ -149,10 +156,10 @@ def _take_part(
         threads = threads or max(1, (os.cpu_count() or 2) // 2)
         chosen = load_protocol(protocol, provider)
         _check_provider(chosen, material)
-        source = _dealer(chosen, dealer, wait) if material is None else None
+        source = _dealer(chosen, where, wait) if material is None else None
         job = Job(
             rank, shares, chosen, threads, tokens, repetitions, warmups, source, load_link(network),
-            backend, material, new_tokens or 0, private_logits, stop,
+            backend, material, new_tokens or 0, private_logits, stop, timeout, _stages(events),
         )  # fmt: skip
     except (UserError, PeerError) as error:
         link.fail(str(error))
@@ -165,24 +172,38 @@ def _take_part(
     if logits is not None and rank == 1:
         learned = {"generated": torch.tensor(outcome.tokens, dtype=torch.long)}
         save_file(learned if outcome.logits is None else {**learned, "logits": outcome.logits}, logits)
+    if results is not None:
+        _record(job, prompt, outcome, where, results)
     return outcome
 
 
-def _dealer(protocol: Protocol, where: str | None, wait: float) -> Link | None:
+def _record(job: Job, prompt: str | None, outcome: Outcome, where: Places, results: Path) -> None:
+    from mpcbench.cli.output import messages
+    from mpcbench.pipeline.distributed import record_of_client
+    from mpcbench.records.store import write
+
+    record = record_of_client(job, prompt, outcome, where.remote, where.credentials is not None)
+    messages().print(f"wrote {write(record, results)}", highlight=False, markup=False)
+
+
+def _stages(events: bool) -> Callable[[str], None]:
+    return (lambda stage: emit({"event": "stage", "stage": stage})) if events else (lambda stage: None)
+
+
+def _dealer(protocol: Protocol, where: Places, wait: float) -> Link | None:
     """The link to the dealer, where the protocol has one."""
     from mpcbench.errors import UserError
-    from mpcbench.parties.handshake import address
     from mpcbench.secure.meeting import connect
 
     if protocol.provider != "dealer":
         return None
-    if where is None:
+    if where.dealer is None:
         raise UserError(
             f"Protocol {protocol.name} takes its correlated randomness from a dealer: start "
-            "`mpcbench dealer` and name it with --dealer HOST:PORT, or give --material, or choose --provider "
-            "first-party, which is insecure."
+            "`mpcbench dealer` and name it with --dealer HOST:PORT or in --hosts, or give --material, or "
+            "choose --provider first-party, which is insecure."
         )
-    return connect(*address(where), "the dealer", wait, patience=600.0)
+    return connect(*where.dealer, "the dealer", wait, START_SECONDS, where.credentials, "dealer")
 
 
 def _check_provider(protocol: Protocol, material: Path | None) -> None:

@@ -35,34 +35,36 @@ def command(
     a comparison holds against plaintext.
     """
     from mpcbench.parties.hosts import read_hosts
-    from mpcbench.parties.site import credentials_for
+    from mpcbench.parties.site import credentials_for, protection
 
     found = read_hosts(hosts)
     name = {"client": "party1", "dealer": "dealer"}[role]
     credentials = credentials_for(found, name, certs, insecure_no_tls)
     if role == "client":
-        _client(found, credentials, wait)
+        _client(found, credentials, wait, protection(certs, insecure_no_tls))
     else:
         _dealer(found, credentials, wait, threads)
 
 
-def _client(hosts: Hosts, credentials: Credentials | None, wait: float) -> None:
+def _client(
+    hosts: Hosts, credentials: Credentials | None, wait: float, protected: tuple[str, ...]
+) -> None:  # fmt: skip
     from mpcbench.parties.site import address_of, first_visitor
     from mpcbench.secure.meeting import listen
 
     with listen(*address_of(hosts, "party1"), backlog=8) as server:
         click.echo(f"client: listening on {_where(server)} for the model owner.", err=True)
         link = first_visitor(server, "the model owner", wait, credentials, ["party0"])
-        runs = _take_part(link)
+        runs = _take_part(link, protected)
     click.echo(f"client: took part in {runs} runs.", err=True)
 
 
-def _take_part(link: Link) -> int:
+def _take_part(link: Link, protected: tuple[str, ...]) -> int:
     from mpcbench.parties.server import ClientServer
 
     with tempfile.TemporaryDirectory(prefix="mpcbench-client-") as scratch:
         try:
-            return ClientServer(link, Path(scratch)).serve()
+            return ClientServer(link, Path(scratch), protected).serve()
         except Exception as error:
             link.fail(str(error))
             raise

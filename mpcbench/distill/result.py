@@ -8,12 +8,11 @@ import torch
 
 from mpcbench import __version__
 from mpcbench.checkpoints import Checkpoint, PolyLlamaForCausalLM, Provenance, write_provenance
-from mpcbench.checkpoints.hashing import file_sha256
 from mpcbench.checkpoints.loading import quiet
 from mpcbench.distill.adapter import AdapterInfo, load_adapter, merged
 from mpcbench.distill.precision import is_projection
 from mpcbench.errors import UserError
-from mpcbench.paths import cache_dir, whole_folder
+from mpcbench.paths import cache_dir, file_sha256, whole_folder
 
 
 def write_checkpoint(

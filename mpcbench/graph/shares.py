@@ -2,8 +2,9 @@
 
 A folder holds ``graph.json`` (public), ``shares.safetensors`` (this party's share of every secret
 tensor, int64), ``public.safetensors`` (RoPE frequencies; the embedding table too where the client may
-see it) and ``share.json`` (whose folder it is, and which other folder it belongs with). One folder
-alone is uniformly random bits and reveals no weight; both together are the weights.
+see it) and ``share.json`` (whose folder it is, which other folder it belongs with, and the hashes of the
+tensors' files). One folder alone is uniformly random bits and reveals no weight; both together are the
+weights.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from safetensors.torch import save_file
 
 from mpcbench.errors import UserError
 from mpcbench.graph.secure_graph import SecureGraph
+from mpcbench.paths import file_sha256
 
 PARTIES = 2
-FORMAT = 1
+FORMAT = 2
+TENSORS = ("shares.safetensors", "public.safetensors")
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def write_shares(
             about = {
                 "format": FORMAT, "rank": rank, "sharing": sharing,
                 "graph_sha256": graph.sha256(), "fraction_bits": fraction_bits,
+                "sha256": {name: file_sha256(part / name) for name in TENSORS},
             }  # fmt: skip
             (part / "share.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
         for part, folder in zip(parts, folders, strict=True):
@@ -121,8 +125,9 @@ def _write_tensors(
         done += weights[name].numel()
         progress(done)
     for rank, part in enumerate(parts):
-        save_file(shares[rank], part / "shares.safetensors")
-        save_file({name: weights[name] for name in _public_names(graph, rank)}, part / "public.safetensors")
+        public = {name: weights[name] for name in _public_names(graph, rank)}
+        for name, tensors in zip(TENSORS, (shares[rank], public), strict=True):
+            save_file(tensors, part / name)
 
 
 def read_shares(folder: Path, rank: int | None = None) -> ShareFolder:
@@ -132,8 +137,7 @@ def read_shares(folder: Path, rank: int | None = None) -> ShareFolder:
         about = json.loads((folder / "share.json").read_text(encoding="utf-8"))
         found, sharing, bits = int(about["rank"]), str(about["sharing"]), int(about["fraction_bits"])
         matches = about["graph_sha256"] == graph.sha256()
-        shares = _load(folder / "shares.safetensors")
-        public = _load(folder / "public.safetensors")
+        shares, public = (_load(folder / name, about["sha256"][name]) for name in TENSORS)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"{folder} is not a whole share folder ({error}): export the model again.") from None
     if rank is not None and found != rank:
@@ -150,6 +154,8 @@ def read_shares(folder: Path, rank: int | None = None) -> ShareFolder:
     return ShareFolder(found, sharing, bits, graph, shares, public)
 
 
-def _load(path: Path) -> dict[str, torch.Tensor]:
+def _load(path: Path, sha256: str) -> dict[str, torch.Tensor]:
+    if file_sha256(path) != sha256:
+        raise ValueError(f"{path.name} is damaged, its hash is not that of the export")
     with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)

@@ -8,6 +8,7 @@ import queue
 import tempfile
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,9 +22,9 @@ from mpcbench.parties.launcher import LocalRun, needs_dealer, party_command, rea
 from mpcbench.parties.network import available, load_link
 from mpcbench.parties.orders import Order, Report, greet_server
 from mpcbench.parties.party import Outcome, party_name
-from mpcbench.parties.process import Child, Events, Started, listening, watch
+from mpcbench.parties.process import DEALER, Child, Events, Started, listening, watch
 from mpcbench.parties.server import failure_of
-from mpcbench.parties.site import address_of, credentials_for
+from mpcbench.parties.site import address_of, credentials_for, protection
 from mpcbench.parties.transfer import send_folder
 from mpcbench.progress import Progress, silent
 from mpcbench.secure.meeting import connect
@@ -33,7 +34,6 @@ from mpcbench.secure.tls import ROLES
 from mpcbench.secure.transport import Link
 
 STOP_SECONDS = 10.0
-DEALER = "the dealer"
 
 
 class RemoteRuns:
@@ -50,6 +50,8 @@ class RemoteRuns:
         self.meet, client, dealer = (address_of(hosts, role) for role in ROLES)
         self.dealer_at = "{}:{}".format(*dealer)
         credentials = credentials_for(hosts, "party0", certs, insecure)
+        self.encrypted = credentials is not None
+        self.protection = protection(certs, insecure)
         self.client = connect(*client, party_name(1), wait, wait, credentials, "party1")
         greet_server(self.client)
         self.dealer = connect(*dealer, DEALER, wait, wait, credentials, "dealer")
@@ -70,6 +72,7 @@ class RemoteRuns:
 
     def run(self, run: LocalRun, progress: Progress = silent) -> Outcome:
         """As :func:`~mpcbench.parties.launcher.run_here`, with the client and the dealer elsewhere."""
+        run = replace(run, protection=self.protection)
         sharing = json.loads((run.shares / "party1" / "share.json").read_text(encoding="utf-8"))["sharing"]
         meet = "{}:{}".format(*self.meet)
         dealer = self.dealer_at if needs_dealer(run) else None

@@ -46,7 +46,7 @@ class Generation:
 
     def run(self) -> PartyResult:
         """Generate them all, and report."""
-        self.session.interpreter.on_node = lambda: None
+        self.session.interpreter.on_node = lambda node: None
         warmups = [self._text("warm-up") for _ in range(self.client.warmups)]
         texts = [self._text("generation") for _ in range(self.client.repetitions)]
         first, *later = _by_position(texts)

@@ -21,12 +21,13 @@ from safetensors.torch import load_file, save_file
 from mpcbench.parties.namespaces import Namespaces, namespaces
 from mpcbench.parties.network import NO_EMULATION, Backend, LinkProfile
 from mpcbench.parties.party import Outcome, party_name
-from mpcbench.parties.process import Child, Events, listening, watch
+from mpcbench.parties.process import DEALER, Child, Events, end_all, listening, watch
 from mpcbench.parties.result import PartyResult
 from mpcbench.progress import Progress, silent
 from mpcbench.secure.protocol import load_protocol
 
-DEALER = "the dealer"
+WAIT_SECONDS = 120
+"""How long processes wait for each other to come; the launcher notices at once when one has died."""
 _DEALER_HOST = 2
 TOKENS, LOGITS = "tokens.safetensors", "logits.safetensors"
 
@@ -39,6 +40,7 @@ class LocalRun:
     link to emulate, ``backend`` who does it, see :data:`mpcbench.parties.network.BACKENDS`. ``material`` is a
     folder with ``party0`` and ``party1`` of what a dealer made ahead of time. ``new_tokens``,
     ``private_logits`` and ``stop`` are of a generation, see :class:`~mpcbench.parties.party.Job`.
+    ``protection`` are the options of ``mpcbench party`` that protect its connections to other hosts.
     """
 
     shares: Path
@@ -55,6 +57,7 @@ class LocalRun:
     new_tokens: int = 0
     private_logits: bool = False
     stop: tuple[int, ...] = ()
+    protection: tuple[str, ...] = ()
 
 
 def run_here(run: LocalRun, progress: Progress = silent) -> Outcome:
@@ -87,8 +90,7 @@ def run_here(run: LocalRun, progress: Progress = silent) -> Outcome:
             start(1, party_command(run, 1, meet, dealer, folder))
             watch(started, events, progress)
         finally:
-            for process in started:
-                process.end()
+            end_all(started)
         given = load_file(folder / LOGITS)
         results = read_results(folder / "result1.json")
         return Outcome(results, given.get("logits"), tuple(given["generated"].tolist()))
@@ -125,10 +127,15 @@ def _place(run: LocalRun) -> AbstractContextManager[Namespaces | _Here]:
     return namespaces(run.network) if run.backend == "namespaces" else nullcontext(_Here())
 
 
+def _protection(run: LocalRun) -> list[str]:
+    """Namespaces of our own have addresses that are not loopback, and yet nobody else is on their line."""
+    return ["--insecure-no-tls"] if run.backend == "namespaces" else list(run.protection)
+
+
 def _dealer_command(run: LocalRun, rendezvous: str) -> list[str]:
     return [
-        sys.executable, "-m", "mpcbench", "dealer", "--rendezvous", rendezvous,
-        "--threads", str(run.threads), "--wait", "30", "--events",
+        sys.executable, "-m", "mpcbench", "dealer", "--rendezvous", rendezvous, "--threads", str(run.threads),
+        "--wait", str(WAIT_SECONDS), "--events", *_protection(run),
     ]  # fmt: skip
 
 
@@ -139,8 +146,8 @@ def party_command(
     command = [
         sys.executable, "-m", "mpcbench", "party", "--rank", str(rank), "--rendezvous", rendezvous,
         "--shares", str(run.shares / f"party{rank}"), "--protocol", run.protocol,
-        "--threads", str(run.threads), "--network", run.network.origin,
-        "--link-backend", run.backend, "--events",
+        "--threads", str(run.threads), "--network", run.network.origin, "--link-backend", run.backend,
+        "--wait", str(WAIT_SECONDS), "--events", *_protection(run),
         "--out", str(folder / f"result{rank}.json"),
     ]  # fmt: skip
     if run.provider is not None:

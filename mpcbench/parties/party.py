@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from pydantic import ValidationError
 
 import mpcbench
 from mpcbench.errors import PeerError, UserError
+from mpcbench.graph.secure_graph import Node
 from mpcbench.graph.shares import ShareFolder, read_shares
 from mpcbench.parties.agreement import agreed
 from mpcbench.parties.generation import Generation
@@ -40,6 +41,14 @@ from mpcbench.secure.transport import Link
 
 T = TypeVar("T")
 ROLES = ("model owner", "client")
+Stage = Literal["setup", "offline", "online", "output"]
+STAGES: dict[str, str] = {
+    "setup": "during set-up",
+    "offline": "in the offline phase",
+    "online": "in the online phase",
+    "output": "while the output was opened",
+}
+"""What a party is doing, in the words of error messages."""
 
 
 def party_name(rank: int) -> str:
@@ -56,6 +65,8 @@ class Job:
     and ``backend`` who sees to that, see :data:`mpcbench.parties.network.BACKENDS`.
     ``new_tokens`` asks for so many tokens of text, or fewer if one of ``stop`` comes, 0 for one forward pass;
     ``private_logits`` finds each token under MPC.
+    ``timeout`` is how many seconds without a sign of life the others are granted once all have started, and
+    ``on_stage`` hears of every change of stage.
     """
 
     rank: int
@@ -72,6 +83,12 @@ class Job:
     new_tokens: int = 0
     private_logits: bool = False
     stop: tuple[int, ...] = ()
+    timeout: float = 6.0
+    on_stage: Callable[[Stage], None] = lambda stage: None
+
+    def links(self, peer: Link) -> list[Link]:
+        """The link to the peer, and that to the dealer if there is one."""
+        return [peer] if self.dealer is None else [peer, self.dealer]
 
 
 @dataclass(frozen=True)
@@ -101,16 +118,22 @@ def take_part(job: Job, link: Link, progress: Progress = silent) -> Outcome:
     """
     torch.set_num_threads(job.threads)
     scope = ExitStack()
+    for other in job.links(link):
+        other.phase = lambda: f" {STAGES['setup']}"
+    job.on_stage("setup")
     try:
         folder = read_shares(job.shares, job.rank)
         client = greet(link, _hello(job, folder), folder.graph.max_tokens)
+        for other in job.links(link):
+            other.patience = job.timeout
         backend = scope.enter_context(_emulated(job, link))
         probe = Probe(backend, *_probe(link, job.network.bandwidth))
         communicator = LinkCommunicator(job.rank, link)
         provider = _provider(job, communicator, folder, client)
         return Session(job, folder, client, communicator, provider, probe, progress).run()
     except Exception as error:
-        link.fail(str(error))
+        for other in job.links(link):
+            other.fail(str(error))
         raise
     finally:
         if job.dealer is not None:
@@ -138,7 +161,7 @@ def _emulated(job: Job, peer: Link) -> Iterator[str]:
         if backend == "netem" and not stack.enter_context(netem(peer.connection.getpeername()[0], network)):
             backend = "transport"
         if backend != "namespaces" and network.emulated:
-            for link in filter(None, (peer, job.dealer)):
+            for link in job.links(peer):
                 link.emulate(network.bandwidth, network.one_way, here=backend == "transport")
         yield backend if network.emulated or backend == "namespaces" else "none"
 
@@ -180,6 +203,9 @@ class Session:
     ):  # fmt: skip
         self.job, self.client, self.probe, self.progress = job, client, probe, progress
         self.communicator, self.provider, self.link = communicator, provider, communicator.link
+        self.stage: Stage = "setup"
+        for link in job.links(self.link):
+            link.phase = lambda: f" {STAGES[self._doing()]}"
         with self.communicator.ledger.scope("setup", None, "seeds", "seeds"):
             install(self.communicator, self.provider, job.protocol.fixed_point.fraction_bits, {})
         self.setup = self.communicator.ledger
@@ -227,10 +253,12 @@ class Session:
         ledger = self.communicator.ledger = Ledger()
         self.communicator.guard = Guard()
         self.link.swap_control({"ready": True})  # so that neither clock runs while the other loads
+        self._enter("offline")
         started = time.perf_counter()
         self.provider.prepare(name)
         ahead = time.perf_counter() - started
         self.link.swap_control({"ready": True})  # nor while the other waits for its dealer
+        self._enter("online")
         started = time.perf_counter()
         value = compute()
         seconds = time.perf_counter() - started
@@ -242,7 +270,20 @@ class Session:
         )
         return value, inference, _lines(ledger)
 
-    def _on_node(self) -> None:
+    def _enter(self, stage: Stage) -> None:
+        """Note what begins; a dealer that has gone meanwhile is noticed here, not only when it is asked."""
+        self.stage = stage
+        self.job.on_stage(stage)
+        if self.job.dealer is not None:
+            self.job.dealer.check()
+
+    def _doing(self) -> Stage:
+        """The stage, or what interrupts it: tuples that are asked for in line are offline work."""
+        return "offline" if self.communicator.ledger.phase == "offline" else self.stage
+
+    def _on_node(self, node: Node) -> None:
+        if node.op == "output":
+            self._enter("output")
         self.done += 1
         if self.done % 8 == 0:
             self.progress(self.what, self.done, self.steps * (self.client.warmups + self.client.repetitions))

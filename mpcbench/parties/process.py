@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import threading
 import time
@@ -16,11 +17,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from mpcbench.errors import PeerError, UserError
-from mpcbench.parties.party import party_name
+from mpcbench.parties.party import STAGES, Stage, party_name
 from mpcbench.progress import Progress
 
-GRACE_SECONDS = 5.0
-"""How long a party may take to end after the other has failed."""
+GRACE_SECONDS = 1.0
+"""How long a party may take to end by itself after the other has failed, and again after it was told to."""
+DEALER = "the dealer"
 
 Events = queue.Queue  # of (name, event), where None as event means that the process has ended
 
@@ -29,6 +31,8 @@ class Started(ABC):
     """A process of the run, wherever it runs."""
 
     name: str
+    stage: Stage = "setup"
+    """What it was doing when it last said so."""
 
     @abstractmethod
     def poll(self) -> int | None:
@@ -76,6 +80,8 @@ class Child(Started):
             except ValueError:
                 continue  # a library printed something
             if isinstance(event, dict):
+                if event.get("event") == "stage":
+                    self.stage = event["stage"]
                 events.put((self.name, event))
         events.put((self.name, None))
 
@@ -93,25 +99,39 @@ class Child(Started):
         sentences = [line.removeprefix(mark) for line in text.splitlines() if line.startswith(mark)]
         name = self.name
         if code < 0:
-            return PeerError(f"{name} was killed by signal {-code}: this run is lost, so run it again.")
+            when = f"by signal {-code} {STAGES[self.stage]}"
+            return PeerError(f"{name} was killed {when}: this run is lost, so run it again.")
         if sentences and code in (UserError.exit_code, PeerError.exit_code):
             kind = PeerError if code == PeerError.exit_code else UserError
             return kind(f"{name}: {sentences[-1]}")
         return RuntimeError(f"{name} ended with code {code}:\n{text}")
 
-    def end(self) -> None:
-        """Politely, then not."""
+    def tell_to_end(self) -> None:
+        """Ask it politely, and wait for nothing."""
         if self.process.poll() is None:
             self.process.terminate()
-            try:
-                self.process.wait(timeout=2)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+            self.process.send_signal(signal.SIGCONT)  # one that was stopped would not hear it
+
+    def end(self) -> None:
+        """Politely, then not."""
+        self.tell_to_end()
+        try:
+            self.process.wait(timeout=GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         for thread in self._threads:
             thread.join(timeout=1)
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             stream.close()
+
+
+def end_all(processes: Sequence[Child]) -> None:
+    """End those that still run, all at the same time."""
+    for process in processes:
+        process.tell_to_end()
+    for process in processes:
+        process.end()
 
 
 def listening(process: Started, events: Events) -> int:
@@ -135,10 +155,15 @@ def watch(processes: Sequence[Started], events: Events, progress: Progress) -> N
                 raise _first_cause(processes, ended)
         elif name == party_name(1) and event.get("event") == "progress":
             progress(event["what"], event["done"], event["total"])
+        elif name == party_name(1) and event.get("event") == "stage" and DEALER in running:
+            running[DEALER].stage = event["stage"]
 
 
 def _first_cause(processes: Sequence[Started], ended: Started) -> Exception:
-    """A process that lost its peer says so; the peer knows better why, if it ends by itself soon."""
+    """A process that lost its peer says so; the peer knows better why, if it ends by itself soon.
+
+    The dealer never knows: parties that refuse each other leave it alone.
+    """
     others = [process for process in processes if process is not ended]
     deadline = time.monotonic() + GRACE_SECONDS
     mine = ended.failure()
@@ -150,6 +175,9 @@ def _first_cause(processes: Sequence[Started], ended: Started) -> Exception:
         if all(other.poll() is not None for other in others):
             break
         time.sleep(0.05)
+    if lost_its_peer and ended.name == DEALER:
+        refused = [other for other in others if other.poll() == PeerError.exit_code]
+        return refused[0].failure() if refused else mine
     return mine
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import queue
-import select
 import shutil
 import tempfile
 from pathlib import Path
@@ -32,10 +31,13 @@ MAX_SENTENCE = 4000
 
 
 class ClientServer:
-    """Serves one model owner over ``link`` until it says goodbye; ``scratch`` takes shares and results."""
+    """Serves one model owner over ``link`` until it says goodbye; ``scratch`` takes shares and results.
 
-    def __init__(self, link: Link, scratch: Path):
-        self.link, self.scratch = link, scratch
+    ``protection`` are a party's options for its connections, see :func:`mpcbench.parties.site.protection`.
+    """
+
+    def __init__(self, link: Link, scratch: Path, protection: tuple[str, ...] = ()):
+        self.link, self.scratch, self.protection = link, scratch, protection
         self.sharing = ""
 
     def serve(self) -> int:
@@ -88,7 +90,15 @@ class ClientServer:
         tokens = torch.tensor([order.tokens])
         counts = (order.repetitions, order.warmups, order.threads)
         network = load_link(order.network if order.network in available() else LOOPBACK)
-        run = LocalRun(self._shares, str(protocol), tokens, *counts, network=network, backend=order.backend)
+        run = LocalRun(
+            self._shares,
+            str(protocol),
+            tokens,
+            *counts,
+            network=network,
+            backend=order.backend,
+            protection=self.protection,
+        )
         write_tokens(run, folder)
         return party_command(run, 1, order.rendezvous, order.dealer, folder)
 
@@ -103,11 +113,11 @@ class ClientServer:
                 continue
             if event is None:
                 return _report(child)
-            if event.get("event") == "progress":
+            if event.get("event") in ("progress", "stage"):
                 self.link.tell(event)
 
     def _told_to_stop(self) -> bool:
-        if not select.select([self.link.connection], [], [], 0)[0]:
+        if not self.link.pending():
             return False
         return bool(self.link.hear().get("stop"))  # PeerError when the model owner has gone
 

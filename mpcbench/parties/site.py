@@ -41,6 +41,13 @@ def credentials_for(hosts: Hosts, role: Role, certs: Path | None, insecure: bool
     return None
 
 
+def protection(certs: Path | None, insecure: bool) -> tuple[str, ...]:
+    """The same for a process of ``mpcbench party``, as options."""
+    if certs is not None:
+        return ("--certs", str(certs))
+    return ("--insecure-no-tls",) if insecure else ()
+
+
 def first_visitor(
     server: socket.socket, peer: str, wait: float, credentials: Credentials | None, roles: Sequence[str]
 ) -> Link:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,18 @@ from mpcbench.pipeline.generation import ends, generation
 from mpcbench.pipeline.truncation import truncations
 from mpcbench.progress import Progress, silent
 from mpcbench.records.environment import environment
-from mpcbench.records.schema import Agreement, LinkInfo, ModelInfo, Record, Sharing, Workload
+from mpcbench.records.schema import (
+    Accuracy,
+    Agreement,
+    Fidelity,
+    Generation,
+    LinkInfo,
+    ModelInfo,
+    Record,
+    Sharing,
+    Truncation,
+    Workload,
+)
 from mpcbench.secure.protocol import Protocol
 
 
@@ -94,6 +106,28 @@ def measure(
             shares, checkpoint, settings.tokens, ledger, settings.protocol.fixed_point.fraction_bits,
             settings.protocol.operators, outcome.logits, plain,
         )  # fmt: skip
+    return record(
+        outcome,
+        info,
+        settings,
+        key,
+        accuracy=evaluation.accuracy if evaluation else [],
+        agreement=agreed,
+        fidelity=evaluation.fidelity if evaluation else None,
+        truncation=truncation,
+        generated=generation(outcome, checkpoint, settings) if settings.new_tokens else None,
+        sharing=_sharing(shares),
+        notes=_ranges(shares, checkpoint, settings, outcome),
+    )
+
+
+def record(
+    outcome: Outcome, info: ModelInfo, settings: Settings, key: str, *, accuracy: Sequence[Accuracy] = (),
+    agreement: Agreement | None = None, fidelity: Fidelity | None = None,
+    truncation: Truncation | None = None, generated: Generation | None = None, sharing: Sharing | None = None,
+    notes: Sequence[str] = (),
+) -> Record:  # fmt: skip
+    """The record of a run from both parties' reports, and what is known about it beyond them."""
     return Record(
         **called(),
         key=key,
@@ -102,23 +136,18 @@ def measure(
         parties=[result.party for result in outcome.results],
         link=_link_info(outcome, settings),
         workload=_workload(settings),
-        ledger=ledger,
-        sharing=_sharing(shares),
+        ledger=merge_ledgers(outcome.results),
+        sharing=sharing,
         storage=merge_storage(outcome.results),
         openings=merge_openings(outcome.results),
         latency=merge_latency(outcome.results),
-        accuracy=evaluation.accuracy if evaluation else [],
-        agreement=agreed,
-        fidelity=evaluation.fidelity if evaluation else None,
+        accuracy=list(accuracy),
+        agreement=agreement,
+        fidelity=fidelity,
         environment=environment(),
         truncation=truncation,
-        generation=generation(outcome, checkpoint, settings) if settings.new_tokens else None,
-        notes=[
-            MASKS,
-            EMBEDDING_NOTE[settings.embedding],
-            *_stored(outcome),
-            *_ranges(shares, checkpoint, settings, outcome),
-        ],
+        generation=generated,
+        notes=[MASKS, EMBEDDING_NOTE[settings.embedding], *_stored(outcome), *notes],
     )
 
 
@@ -161,6 +190,7 @@ def _link_info(outcome: Outcome, settings: Settings) -> LinkInfo:
         backend=" and ".join(dict.fromkeys((first.link_backend, second.link_backend))),
         asked_bandwidth_bits_per_second=network.bandwidth,
         asked_round_trip_seconds=network.round_trip,
+        encryption="tls" if settings.elsewhere and settings.elsewhere.encrypted else "none",
         measured_round_trip_seconds=max(first.round_trip_seconds, second.round_trip_seconds),
         measured_bandwidth_bytes_per_second=min(
             first.bandwidth_bytes_per_second, second.bandwidth_bytes_per_second

@@ -23,6 +23,7 @@ MUST_MATCH: dict[str, Callable[[Record], object]] = {
     "link.backend": lambda r: r.link.backend,
     "link.asked_bandwidth_bits_per_second": lambda r: r.link.asked_bandwidth_bits_per_second,
     "link.asked_round_trip_seconds": lambda r: r.link.asked_round_trip_seconds,
+    "link.encryption": lambda r: r.link.encryption,
     "parties.device": lambda r: [party.device for party in r.parties],
     "parties.threads": lambda r: [party.threads for party in r.parties],
 }

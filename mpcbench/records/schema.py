@@ -143,13 +143,15 @@ class LinkInfo(_Part):
     """The link asked for, and what was measured on it before the run; None of it in an estimate.
 
     ``backend`` made it so slow: ``transport``, ``netem`` or ``namespaces``; ``none`` where nothing was
-    emulated. ``asked_bandwidth_bits_per_second`` is None where it was not limited.
+    emulated. ``asked_bandwidth_bits_per_second`` is None where it was not limited. ``encryption`` is what
+    protects the parties' connection.
     """
 
     profile: str
     backend: str = "none"
     asked_bandwidth_bits_per_second: float | None = None
     asked_round_trip_seconds: Seconds = 0.0
+    encryption: Literal["none", "tls"] = "none"
     measured_round_trip_seconds: Seconds | None
     measured_bandwidth_bytes_per_second: float | None
 

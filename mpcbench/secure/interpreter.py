@@ -25,7 +25,7 @@ class SecureInterpreter(Interpreter[Any]):
     """Runs the graph of one party's share folder under a protocol.
 
     Call after :func:`~mpcbench.secure.substrate.install`. Raises UserError when the shares were cut for
-    another fixed-point format than the protocol's. ``on_node`` is called before every node, for progress.
+    another fixed-point format than the protocol's. ``on_node`` is called with every node before it runs.
     """
 
     def __init__(self, folder: ShareFolder, protocol: Protocol, communicator: LinkCommunicator):
@@ -43,7 +43,7 @@ class SecureInterpreter(Interpreter[Any]):
         self.communicator = communicator
         self.client = CLIENT if communicator.get_world_size() > 1 else 0
         self._inputs = 0
-        self.on_node: Callable[[], None] = lambda: None
+        self.on_node: Callable[[Node], None] = lambda node: None
         self.public = folder.public
         self.weights = self._load(folder, bits)
 
@@ -53,7 +53,7 @@ class SecureInterpreter(Interpreter[Any]):
         self._settings = {node.name: self._config(node) for node in graph.nodes if node.op in self.operators}
 
     def call(self, node: Node, inputs: list[Any]) -> Any:
-        self.on_node()
+        self.on_node(node)
         if node.op == "embedding" and self.graph.embedding == "client":
             return inputs[0]  # the client looked its own tokens up
         operator = self.operators[node.op]

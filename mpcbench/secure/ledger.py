@@ -144,6 +144,11 @@ class Ledger:
         """The module and operator whose scope is open, in words."""
         return f"{self._top().module} ({self._top().operator})"
 
+    @property
+    def phase(self) -> Phase | None:
+        """The phase whose scope is open; None outside every scope."""
+        return self._stack[-1].phase if self._stack else None
+
     def _top(self) -> Scope:
         if not self._stack:
             raise RuntimeError("traffic outside every scope of the ledger")

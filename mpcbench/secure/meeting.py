@@ -69,7 +69,9 @@ def _link(
     connection: socket.socket, peer: str, patience: float, credentials: Credentials | None,
     roles: Sequence[str], server_side: bool, wait: float,
 ) -> Link:  # fmt: skip
-    if credentials is None:
-        return Link(connection, peer, patience)
-    tls, role = secured(connection, credentials, peer, roles, server_side, wait)
-    return Link(tls, peer, patience, role)
+    role = None
+    if credentials is not None:
+        connection, role = secured(connection, credentials, peer, roles, server_side, wait)
+    link = Link(connection, peer, patience, role)
+    link.keep_alive()
+    return link

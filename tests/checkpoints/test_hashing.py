@@ -5,7 +5,6 @@ import hashlib
 import torch
 
 from mpcbench.checkpoints import weights_sha256
-from mpcbench.checkpoints.hashing import file_sha256
 from tests.tiny import tiny_llama
 
 
@@ -29,9 +28,3 @@ def test_the_hash_is_what_its_docstring_says():
     module.w = torch.nn.Parameter(torch.arange(4.0).reshape(2, 2))
     expected = hashlib.sha256(b"w float32 (2, 2)\n" + module.w.detach().numpy().tobytes()).hexdigest()
     assert weights_sha256(module) == expected
-
-
-def test_file_hash(tmp_path):
-    path = tmp_path / "x"
-    path.write_bytes(b"abc" * 1_000_000)
-    assert file_sha256(path) == hashlib.sha256(b"abc" * 1_000_000).hexdigest()

@@ -116,11 +116,25 @@ def test_a_damaged_folder_is_one_sentence(export, name, damage):
         read_shares(export / "party0")
 
 
+@pytest.mark.parametrize("name", module.TENSORS)
+def test_one_flipped_bit_is_noticed(export, name):
+    """A share is random bits: without a hash nobody could tell, and the logits would be garbage."""
+    path = export / "party1" / name
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 16
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"not a whole share folder \({name} is damaged, .*: export the mo"):
+        read_shares(export / "party1")
+
+
 def test_a_wrong_shape_is_refused(lowered, export):
     about = json.loads((export / "party0" / "share.json").read_text())
     assert about["rank"] == 0
     name = next(iter(read_shares(export / "party0").shares))
-    module.save_file({name: torch.zeros(1, dtype=torch.int64)}, export / "party0" / "shares.safetensors")
+    path = export / "party0" / "shares.safetensors"
+    module.save_file({name: torch.zeros(1, dtype=torch.int64)}, path)
+    about["sha256"][path.name] = module.file_sha256(path)
+    (export / "party0" / "share.json").write_text(json.dumps(about))
     with pytest.raises(UserError, match="mixes the files"):
         read_shares(export / "party0")
 

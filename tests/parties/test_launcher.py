@@ -234,10 +234,26 @@ def test_killed_party_is_named_and_nothing_is_left(endless: Future, rank: int) -
     killed = time.monotonic()
     parties[rank].kill()
     role = ("model owner", "client")[rank]
-    with pytest.raises(PeerError, match=rf"^party {rank} \({role}\) was killed by signal 9") as caught:
+    when = "(in the (offline|online) phase|while the output was opened)"
+    with pytest.raises(PeerError, match=rf"^party {rank} \({role}\) was killed by signal 9 {when}") as caught:
         endless.result(timeout=30)
     assert time.monotonic() - killed < 10
     assert caught.value.exit_code != 0
+    assert all_gone(parties)
+    assert port_is_free(port)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_stopped_party_is_named_and_nothing_is_left(endless: Future, rank: int) -> None:
+    parties = parties_of(os.getpid())
+    port = port_of(parties)
+    stopped = time.monotonic()
+    parties[rank].suspend()
+    role = ("model owner", "client")[rank]
+    words = rf"^party {1 - rank} \(.*\): party {rank} \({role}\) has been silent for 6 s (in|while) "
+    with pytest.raises(PeerError, match=words):
+        endless.result(timeout=30)
+    assert time.monotonic() - stopped < 10
     assert all_gone(parties)
     assert port_is_free(port)
 

@@ -178,7 +178,15 @@ ALONE: dict[str, tuple[list[str], str]] = {
         "Only run and compare make",
     ),
     "no address": (["--rank", "0", "--shares", "SHARES", "--rendezvous", "here"], "'here' is not an address"),
-    "no such host": (["--rank", "0", "--shares", "SHARES", "--rendezvous", "..:1"], "Cannot listen on ..:1"),
+    "no such host": (
+        ["--rank", "0", "--shares", "SHARES", "--rendezvous", "..:1", "--insecure-no-tls"],
+        "Cannot listen on ..:1",
+    ),
+    "another host": (
+        ["--rank", "0", "--shares", "SHARES", "--rendezvous", "10.0.0.1:1"],
+        "10.0.0.1 is not this machine's loopback, so connections need TLS",
+    ),
+    "record at the owner": (["--rank", "0", "--shares", "SHARES", "--results", "x"], "The client writes the"),
     "nowhere to write": (
         ["--rank", "0", "--shares", "SHARES", "--out", "SHARES/no/report.json"],
         "Cannot write SHARES/no/report.json",

@@ -85,7 +85,7 @@ def test_logits_agree_with_plaintext(checkpoint: Checkpoint, folder: ShareFolder
     seen = []
     with one_party() as communicator:
         interpreter = SecureInterpreter(folder, load_protocol("crypten"), communicator)
-        interpreter.on_node = lambda: seen.append(1)
+        interpreter.on_node = lambda node: seen.append(node.name)
         settings = crypten.cfg.config
         logits = interpreter.infer(TOKENS, TOKENS.shape[1])
         assert crypten.cfg.config is settings  # what an operator sets ends with it

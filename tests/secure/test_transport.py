@@ -9,7 +9,7 @@ import time
 import pytest
 
 from mpcbench.errors import PeerError
-from mpcbench.secure import transport
+from mpcbench.secure import duplex
 from mpcbench.secure.transport import HEADER_BYTES, MAX_CONTROL_BYTES, Link
 from tests.secure.links import (
     CONTROL,
@@ -178,7 +178,7 @@ def test_patience_is_for_silence_and_not_for_the_whole() -> None:
 
 
 def test_peer_that_computes_and_does_not_read_is_not_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "DEAD_LINE_SECONDS", 1)
+    monkeypatch.setattr(duplex, "DEAD_LINE_SECONDS", 1)
     payload = os.urandom(20 << 20)
 
     def busy() -> bytes:

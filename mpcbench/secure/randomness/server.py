@@ -7,7 +7,6 @@ The dealer must collude with neither party: it knows all masks, and sees nothing
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -23,6 +22,9 @@ from mpcbench.secure.transport import Link
 
 MAX_DELAY_SECONDS = 60.0
 """The longest one-way delay that a dealer emulates because a party asks for it."""
+PARTIES = ("party 0 (model owner)", "party 1 (client)")
+_LAST_WORDS_SECONDS = 2.0
+_SETTING_UP, _DEALING, _IDLE = " during set-up", " in the offline phase", " in the online phase"
 
 
 def welcome(links: list[Link]) -> tuple[Link, tuple[bytes, bytes]]:
@@ -31,7 +33,9 @@ def welcome(links: list[Link]) -> tuple[Link, tuple[bytes, bytes]]:
     Returns party 1's link and both seeds. Raises PeerError when they are not one party 0 and one party 1
     of this version. A link that a party's end emulates is emulated at this end too.
     """
-    return admit([(link, link.hear()) for link in links])
+    for link in links:
+        link.phase = lambda: _SETTING_UP
+    return admit([(link, _hello(link, links)) for link in links])
 
 
 def admit(visitors: Sequence[tuple[Link, dict]]) -> tuple[Link, tuple[bytes, bytes]]:
@@ -47,12 +51,34 @@ def admit(visitors: Sequence[tuple[Link, dict]]) -> tuple[Link, tuple[bytes, byt
             _refuse(links, f"the dealer runs mpcbench {mpcbench.__version__}: install the same everywhere.")
         if rank not in (0, 1) or rank in ranks:
             _refuse(links, "one party 0 and one party 1 must come to a dealer: give each its own --rank.")
+        if link.role not in (None, f"party{rank}"):
+            _refuse(links, f"party {rank} shows the certificate of {link.role}: give each its own folder.")
+        link.peer = PARTIES[rank]
         ranks[rank], hellos[rank] = link, hello
     for rank, link in ranks.items():
         _emulate(link, hellos[rank].get("emulated"))
         link.tell({"session": session})
         link.exchange([memoryview(seeds[rank])], [])
     return ranks[1], seeds
+
+
+def _hello(link: Link, links: list[Link]) -> dict:
+    """What a party says first. When one goes before it has said who it is, the other one knows that."""
+    try:
+        return link.hear()
+    except PeerError as error:
+        others = [other for other in links if other is not link]
+        raise next(filter(None, map(_reason, others)), error) from None
+
+
+def _reason(link: Link) -> PeerError | None:
+    """The words with which a party gave up, if it did within the next seconds."""
+    link.patience = min(link.patience, _LAST_WORDS_SECONDS)
+    try:
+        link.hear()
+    except PeerError as error:
+        return error if " gave up: " in str(error) else None
+    return None
 
 
 def _emulate(link: Link, emulated: object) -> None:
@@ -73,12 +99,14 @@ def serve(link: Link, seeds: tuple[bytes, bytes]) -> int:
 
     Raises PeerError when the party goes away before, or asks for what no dealer can make.
     """
-    link.patience = math.inf  # a party computes for as long as it likes between two requests
     kept, sent = Kept(), 0
+    phase = _SETTING_UP
+    link.phase = lambda: phase
     while True:
         message = link.hear()
         if message.get("done"):
             return sent
+        phase = _DEALING
         started = time.process_time()
         for item in message.get("requests", ()):
             try:
@@ -92,6 +120,7 @@ def serve(link: Link, seeds: tuple[bytes, bytes]) -> int:
             link.exchange([view], [])
             sent += view.nbytes
         link.tell({"seconds": time.process_time() - started})
+        phase = _IDLE
 
 
 def enrol(link: Link, rank: int) -> tuple[str, bytes]:

@@ -51,7 +51,7 @@ class Service:
             watched = [self.server, *([self.owner.connection] if self.owner else [])]
             ready, _, _ = select.select(watched, [], [], POLL_SECONDS)
             if self.owner is not None and self.owner.connection in ready:
-                if self.owner.hear().get("done"):
+                if self.owner.pending() and self.owner.hear().get("done"):
                     return self.runs
             elif self.server in ready:
                 self._visit()

@@ -90,7 +90,7 @@ def test_visitors_that_are_none_and_runs_that_fail_disturb_nobody(dealer: _Runni
     _run(dealer)
     dismiss(owner)
     assert dealer.outcome() == 1
-    assert dealer.said[0].startswith("a run failed: a party has closed the connection")
+    assert dealer.said[0].startswith("a run failed: party 1 (client) has closed the connection")
 
 
 def test_an_owner_that_goes_without_a_word(dealer: _Running) -> None:
