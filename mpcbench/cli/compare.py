@@ -125,15 +125,17 @@ def _elsewhere(hosts: Path | None, certs: Path | None, insecure: bool) -> Abstra
 def _report(records: list[Record], results: Path, as_json: bool) -> None:
     from rich.console import Console
 
+    from mpcbench.records.compare import measured_elsewhere
     from mpcbench.records.store import to_json
     from mpcbench.report.figures import write_figures
     from mpcbench.report.tables import write_tables
     from mpcbench.report.terminal import WIDTH, terminal_table
 
-    written = [*write_tables(records, results), *write_figures(records, results)]
+    elsewhere = measured_elsewhere(records, results)
+    written = [*write_tables(records, results, elsewhere), *write_figures(records, results)]
     if as_json:
         click.echo(to_json(records))
     else:
-        Console(width=WIDTH).print(terminal_table(records))
+        Console(width=WIDTH).print(terminal_table(records, elsewhere))
     messages().print(f"wrote {len(records)} records and {len(written)} tables and figures to {results}",
                      highlight=False, markup=False)  # fmt: skip

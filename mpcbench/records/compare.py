@@ -62,6 +62,37 @@ def check_comparable(records: Sequence[Record]) -> None:
             )
 
 
+def same_but_link(first: Record, second: Record) -> bool:
+    """Whether two records measured the same checkpoint in the same way, on whatever link."""
+    alike = [field for field in MUST_MATCH if not field.startswith("link.")]
+    whole = (
+        first.model.checkpoint_sha256 == second.model.checkpoint_sha256
+        and first.protocol.name == second.protocol.name
+        and first.protocol.sha256 == second.protocol.sha256
+    )
+    return whole and all(MUST_MATCH[field](first) == MUST_MATCH[field](second) for field in alike)
+
+
+def measured_elsewhere(records: Sequence[Record], folder: Path) -> list[Record]:
+    """Records of ``folder`` that differ from one of ``records`` in the link alone.
+
+    Files that hold no whole record are passed over.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            other = read(path)
+        except UserError:
+            continue
+        if any(_link(other) != _link(record) and same_but_link(other, record) for record in records):
+            found.append(other)
+    return found
+
+
+def _link(record: Record) -> list[object]:
+    return [value(record) for field, value in MUST_MATCH.items() if field.startswith("link.")]
+
+
 def _name(record: Record) -> str:
     return f"{len(record.model.polynomial_layers)} polynomial layers (run {record.run_id})"
 

@@ -31,7 +31,7 @@ def _plain(sign: str) -> str:
     return f"[U+{ord(sign):04X}]"
 
 
-def latex_table(records: Sequence[Record]) -> str:
+def latex_table(records: Sequence[Record], elsewhere: Sequence[Record] = ()) -> str:
     """A complete table environment; the document needs \\usepackage{booktabs} and [T1]{fontenc}."""
     table = "table" if len(records) <= ONE_COLUMN else "table*"
     heads = [escape(label) for label in marked_labels(records)]
@@ -47,7 +47,7 @@ def latex_table(records: Sequence[Record]) -> str:
         r"\toprule",
         " & ".join(["polynomial layers", *heads]) + r" \\",
     ]
-    for section in sections(records):
+    for section in sections(records, elsewhere):
         lines += _section(section, len(heads))
     lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [rf"\par\smallskip\raggedright\scriptsize {escape(note)}" for note in _under(records)]

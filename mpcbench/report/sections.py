@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from mpcbench.records.schema import Accuracy, Record
 from mpcbench.report.groups import GROUPS, Cost
+from mpcbench.report.links import links_section
 from mpcbench.report.phases import preparation, projected_latency
 from mpcbench.report.summary import (
     NONE,
@@ -27,14 +28,17 @@ from mpcbench.report.summary import (
 from mpcbench.report.words import estimated, mark
 
 
-def sections(records: Sequence[Record]) -> list[Section]:
-    """Communication by phase, latency and accuracy of ``records``, ready to be laid out."""
+def sections(records: Sequence[Record], elsewhere: Sequence[Record] = ()) -> list[Section]:
+    """Communication by phase, latency and accuracy of ``records``, ready to be laid out.
 
+    ``elsewhere``: records of the same settings on other links, whose latency is shown beside.
+    """
     summaries = [Summary(record) for record in records]
     parts = [_communication(summaries), *preparation(summaries)]
     if estimated(records):
         return [*parts, projected_latency(summaries)]
-    return [*parts, _latency(summaries), _accuracy(summaries)]
+    links = links_section(records, elsewhere)
+    return [*parts, _latency(summaries), *([links] if links else []), _accuracy(summaries)]
 
 
 def _communication(summaries: Sequence[Summary]) -> Section:

@@ -17,16 +17,19 @@ from mpcbench.report.summary import Summary
 from mpcbench.report.words import footnotes, labels, mark, marked_labels, notes, setting
 
 
-def write_tables(records: Sequence[Record], folder: Path) -> list[Path]:
+def write_tables(
+    records: Sequence[Record], folder: Path, elsewhere: Sequence[Record] = ()
+) -> list[Path]:  # fmt: skip
     """Write comparison.csv, .md, .tex and operators.csv into ``folder``; return their paths.
 
+    ``elsewhere``: the same settings measured on other links, for the tables to read.
     Raises UserError naming the path when the disk is full or the folder cannot be written.
     """
     texts = {
         "comparison.csv": comparison_csv(records),
         "operators.csv": operators_csv(records),
-        "comparison.md": markdown(records),
-        "comparison.tex": latex_table(records),
+        "comparison.md": markdown(records, elsewhere),
+        "comparison.tex": latex_table(records, elsewhere),
     }
     return [save(Path(folder) / name, text.encode()) for name, text in texts.items()]
 
@@ -46,11 +49,11 @@ def save(path: Path, content: bytes) -> Path:
     return path
 
 
-def markdown(records: Sequence[Record]) -> str:
+def markdown(records: Sequence[Record], elsewhere: Sequence[Record] = ()) -> str:
     """One Markdown table a section, then the footnotes."""
     heads = [_cell(label) for label in marked_labels(records)]
     lines = [f"{setting(records)}.", ""]
-    for section in sections(records):
+    for section in sections(records, elsewhere):
         lines += [f"**{section.title}**", "", f"| polynomial layers | {' | '.join(heads)} |"]
         lines.append("|:---|" + "---:|" * len(heads))
         for row in section.rows:

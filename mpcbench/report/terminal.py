@@ -18,8 +18,11 @@ WIDTH = 120
 COLUMNS = 4  # records side by side; more go into further tables below
 
 
-def terminal_table(records: Sequence[Record]) -> Group:
-    """Stacked tables of communication, latency and accuracy, with footnotes; a rich renderable."""
+def terminal_table(records: Sequence[Record], elsewhere: Sequence[Record] = ()) -> Group:
+    """Stacked tables of communication, latency and accuracy, with footnotes; a rich renderable.
+
+    ``elsewhere``: the same settings measured on other links.
+    """
     from rich.console import Group
     from rich.text import Text
 
@@ -27,7 +30,7 @@ def terminal_table(records: Sequence[Record]) -> Group:
     for start in range(0, len(records), COLUMNS):
         shown = range(start, min(start + COLUMNS, len(records)))
         heads = [marked_labels(records)[i] for i in shown]
-        parts += [_table(section, heads, shown) for section in sections(records)]
+        parts += [_table(section, heads, shown) for section in sections(records, elsewhere)]
     parts += [Text(note, style="red" if note.startswith(DAGGER) else "") for note in notes(records)]
     return Group(*parts)
 
