@@ -18,6 +18,7 @@ COMMANDS = {
     "estimate": "Say what runs will cost, without running.",
     "run": "Run one model under two-party computation here.",
     "generate": "Generate text under two-party computation here.",
+    "sweep": "Measure a grid of models, layers, protocols, links ... from one file.",
     "plot": "Draw tables and figures again, from records alone.",
     "models": "List the models at hand, and pull one.",
     "calibrate": "Fit polynomials to a model; write a polynomial checkpoint.",

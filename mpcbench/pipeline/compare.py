@@ -34,7 +34,7 @@ Stage = Callable[[str], None]
 class Comparison:
     """What to compare: numbers of polynomial layers of one model, and how each is made and measured.
 
-    ``others``: settings that differ in the protocol alone, under which every checkpoint is measured as well.
+    ``others``: settings with the same embedding, under which every checkpoint is measured as well.
     ``adapters``: a folder of trained adapters, which are taken where they fit; None to fit all polynomials.
     """
 
@@ -52,11 +52,13 @@ class Comparison:
 
 
 def compare(
-    plan: Comparison, original: Checkpoint, progress: Progress, stage: Stage = lambda text: None
-) -> list[Record]:
+    plan: Comparison, original: Checkpoint, progress: Progress, stage: Stage = lambda text: None,
+    done: Callable[[Record], None] = lambda record: None,
+) -> list[Record]:  # fmt: skip
     """Measure every number of layers that has no record yet; returns all records of this comparison.
 
-    ``progress`` hears of steps within a stage, ``stage`` of each stage's name. Raises UserError before
+    ``progress`` hears of steps within a stage, ``stage`` of each stage's name, ``done`` of each record as
+    soon as it is there. Raises UserError before
     anything long starts when the plan is impossible.
     """
     total = original.model.config.num_hidden_layers
@@ -74,7 +76,7 @@ def compare(
             original, count, plan.degree, plan.placement, plan.texts, plan.adapters, progress
         )
         records += _all(
-            plan, original, checkpoint, questions, progress, lambda text, w=where: stage(f"{w}: {text}")
+            plan, original, checkpoint, questions, progress, lambda text, w=where: stage(f"{w}: {text}"), done
         )
     return records
 
@@ -106,16 +108,18 @@ def polynomial_checkpoint(
 
 def _all(
     plan: Comparison, original: Checkpoint, checkpoint: Checkpoint, questions: QuestionSet,
-    progress: Progress, stage: Stage,
+    progress: Progress, stage: Stage, done: Callable[[Record], None],
 ) -> list[Record]:  # fmt: skip
     """One checkpoint under every protocol; shares are cut once for all that agree on the fixed point."""
     task = [questions.task, questions.sha256, plan.limit]
     found: dict[str, Record] = {}
     missing: dict[int, list[Settings]] = {}
     for settings in (plan.settings, *plan.others):
-        record = _existing(plan.results, settings.key(checkpoint.sha256, task))
+        key = settings.key(checkpoint.sha256, task)
+        record = _existing(plan.results, key)
         if record is not None:
-            found[settings.protocol_name] = record
+            found[key] = record
+            done(record)
         else:
             missing.setdefault(settings.protocol.fixed_point.fraction_bits, []).append(settings)
     if missing:
@@ -126,14 +130,16 @@ def _all(
         with tempfile.TemporaryDirectory(prefix="shares-", dir=cache_dir()) as scratch:
             export(checkpoint, Path(scratch), plan.settings.embedding, bits, plan.texts, progress)
             for settings in group:
-                stage(f"two parties under {settings.protocol.name}")
+                stage(f"two parties under {settings.in_words()}")
+                key = settings.key(checkpoint.sha256, task)
                 record = measure(
-                    Path(scratch), model_info(checkpoint), checkpoint, original, settings, evaluation,
-                    settings.key(checkpoint.sha256, task), progress,
+                    Path(scratch), model_info(checkpoint), checkpoint, original, settings, evaluation, key,
+                    progress,
                 )  # fmt: skip
                 write(record, plan.results)
-                found[settings.protocol_name] = record
-    return [found[settings.protocol_name] for settings in (plan.settings, *plan.others)]
+                found[key] = record
+                done(record)
+    return [found[settings.key(checkpoint.sha256, task)] for settings in (plan.settings, *plan.others)]
 
 
 def _existing(results: Path, key: str) -> Record | None:

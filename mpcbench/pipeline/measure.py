@@ -61,6 +61,12 @@ class Settings:
     new_tokens: int = 0
     private_logits: bool = False
     elsewhere: RemoteRuns | None = None
+    seed: int | None = None
+
+    def in_words(self) -> str:
+        """Protocol, number of tokens, and the link if it is not loopback."""
+        link = f", {self.network.name}" if self.network != NO_EMULATION else ""
+        return f"{self.protocol.name}, {self.tokens.shape[1]} tokens{link}"
 
     def key(self, checkpoint_sha256: str, task: list) -> str:
         """What makes two runs the same measurement; a comparison skips runs whose key it finds."""
@@ -71,6 +77,7 @@ class Settings:
         parts += ["ranges checked"] if self.check_ranges else []
         if self.network != NO_EMULATION:
             parts += [self.network.name, self.network.bandwidth, self.network.round_trip]
+        parts += [] if self.seed is None else [f"seed {self.seed}"]
         parts += [self.backend] if self.backend != "transport" else []
         parts += ["dealt ahead of time"] if self.material else []
         if self.new_tokens:
@@ -178,7 +185,7 @@ def _workload(settings: Settings) -> Workload:
         embedding=settings.embedding,
         repetitions=settings.repetitions,
         warmups=settings.warmups,
-        seed=None,
+        seed=settings.seed,
     )
 
 
