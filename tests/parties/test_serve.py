@@ -13,6 +13,7 @@ import pytest
 
 import mpcbench
 from mpcbench.errors import PeerError, UserError
+from mpcbench.parties.certificates import make_certificates
 from mpcbench.parties.driver import RemoteRuns
 from mpcbench.parties.hosts import Hosts, read_hosts
 from mpcbench.parties.launcher import LocalRun
@@ -45,8 +46,26 @@ def _hosts(folder: Path) -> Path:
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[tuple[Hosts], list[subprocess.Popen]]]:
     """The hosts, and the client's and the dealer's servers."""
-    hosts = _hosts(tmp_path)
-    servers = [start("mpcbench", "serve", role, "--hosts", str(hosts)) for role in ("client", "dealer")]
+    yield from _served(tmp_path, {"client": (), "dealer": ()})
+
+
+@pytest.fixture
+def protected(tmp_path: Path) -> Iterator[tuple[tuple[Hosts], list[subprocess.Popen]]]:
+    """The same with certificates, which lie in ``certs`` of the test's folder."""
+    certs = tmp_path / "certs"
+    make_certificates(certs, 1)
+    options = {
+        role: ("--certs", str(certs / name)) for role, name in (("client", "party1"), ("dealer", "dealer"))
+    }
+    yield from _served(tmp_path, options)
+
+
+def _served(folder: Path, options: dict[str, tuple[str, ...]]) -> Iterator[tuple]:
+    hosts = _hosts(folder)
+    servers = [
+        start("mpcbench", "serve", role, "--hosts", str(hosts), *options[role])
+        for role in ("client", "dealer")
+    ]
     yield (read_hosts(hosts),), servers
     for server in servers:
         server.kill()
@@ -77,6 +96,18 @@ def test_several_runs_and_a_goodbye(exported: Exported, served: tuple) -> None:
     said = [server.stderr.read() for server in servers]
     assert codes == [0, 0], said
     assert "took part in 2 runs" in said[0] and "dealt for 1 runs" in said[1]
+
+
+def test_with_certificates_everything_is_under_tls(
+    exported: Exported, protected: tuple, tmp_path: Path
+) -> None:
+    """The processes of a run get the role's certificate too: one without could not reach the dealer."""
+    place, servers = protected
+    with RemoteRuns(*place, tmp_path / "certs" / "party0") as site:
+        assert site.encrypted and site.client.role == "party1" and site.dealer.role == "dealer"
+        outcome = site.run(_run(exported))
+    assert (outcome.logits - exported.logits()).abs().max() < 0.05
+    assert [server.wait(timeout=30) for server in servers] == [0, 0]
 
 
 def test_a_killed_client_is_named_and_the_next_run_succeeds(exported: Exported, served: tuple) -> None:

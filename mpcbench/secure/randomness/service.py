@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 import mpcbench
 from mpcbench.errors import PeerError
@@ -39,6 +40,8 @@ class Service:
         self.server, self.accept, self.say = server, accept, say
         self.owner: Link | None = None
         self.visitors: dict[object, tuple[Link, dict]] = {}
+        self.silent: list[Link] = []
+        """Have come and not yet said who they are, as a party that waits for the other one."""
         self.runs = 0
 
     def run(self, wait: float) -> int:
@@ -49,7 +52,9 @@ class Service:
         waited = 0.0
         while True:
             watched = [self.server, *([self.owner.connection] if self.owner else [])]
+            watched += [link.connection for link in self.silent]
             ready, _, _ = select.select(watched, [], [], POLL_SECONDS)
+            self._hear_out([link for link in self.silent if link.connection in ready])
             if self.owner is not None and self.owner.connection in ready:
                 if self.owner.pending() and self.owner.hear().get("done"):
                     return self.runs
@@ -61,11 +66,24 @@ class Service:
                     raise PeerError(f"no model owner came within {wait:g} s: start `mpcbench compare` there.")
 
     def _visit(self) -> None:
-        """Hear who has come; a connection that says nothing sensible is dropped, such as a port scan."""
-        try:
-            link = self.accept()
-        except PeerError:
-            return
+        """Let somebody in; a connection that says nothing sensible is dropped, such as a port scan."""
+        with suppress(PeerError):
+            self.silent.append(self.accept())
+
+    def _hear_out(self, links: list[Link]) -> None:
+        """Hear who they are, of those that say it now."""
+        for link in links:
+            try:
+                said = link.pending()
+            except PeerError:
+                self.silent.remove(link)
+                link.close()
+                continue
+            if said:
+                self.silent.remove(link)
+                self._take(link)
+
+    def _take(self, link: Link) -> None:
         patience, link.patience = link.patience, HELLO_SECONDS
         try:
             hello = link.hear()
