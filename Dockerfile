@@ -30,9 +30,10 @@ RUN python -c "import tomllib; print(*tomllib.load(open('/tmp/pyproject.toml', '
 
 FROM dependencies AS mpcbench
 RUN useradd --create-home --uid 1000 mpcbench \
-    && install --directory --owner mpcbench --group mpcbench /cache /results
+    && install --directory --owner mpcbench --group mpcbench /cache /results \
+        /certs /certs/party0 /certs/party1 /certs/dealer
 COPY --from=model /models /models
-COPY docker/start /usr/local/bin/
+COPY docker/start docker/certs /usr/local/bin/
 COPY docker/hosts.yaml /etc/mpcbench/
 COPY --from=wheel /wheels /wheels
 RUN pip install --no-deps --no-index /wheels/*.whl

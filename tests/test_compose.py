@@ -29,10 +29,10 @@ def dockerfile() -> str:
     return (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
-def test_three_processes_and_tests(compose: dict) -> None:
-    assert set(compose["services"]) == {*ROLES, "tests"}
+def test_three_processes_a_maker_of_certificates_and_tests(compose: dict) -> None:
+    assert set(compose["services"]) == {*ROLES, "certs", "tests"}
     assert compose["services"]["tests"]["profiles"] == ["tests"]  # not part of `up`
-    assert {compose["services"][name]["image"] for name in ROLES} == {"mpcbench"}
+    assert {compose["services"][name]["image"] for name in (*ROLES, "certs")} == {"mpcbench"}
 
 
 def test_nothing_is_published_and_no_service_shares_the_hosts_network(compose: dict) -> None:
@@ -43,18 +43,25 @@ def test_nothing_is_published_and_no_service_shares_the_hosts_network(compose: d
 
 
 def test_every_process_drops_its_privileges(compose: dict) -> None:
-    for name in ROLES:
+    for name in (*ROLES, "certs"):
         service = compose["services"][name]
         assert service["cap_drop"] == ["ALL"] and "no-new-privileges:true" in service["security_opt"]
-        assert service["entrypoint"][:2] == ["start", name]
+        assert ("user" in service) == ("cap_add" in service) == (name != "certs")
+        assert name == "certs" or service["entrypoint"][:2] == ["start", name]
     script = (ROOT / "docker" / "start").read_text()
     assert {"setpriv", "keep=-all", "--no-new-privs", "--clear-groups"} <= set(script.split())
 
 
+def test_each_certificate_is_seen_by_its_role_alone(compose: dict) -> None:
+    mounted = {name: service.get("volumes", []) for name, service in compose["services"].items()}
+    for role in ROLES:
+        seen = {name for name, volumes in mounted.items() if any(f"certs-{role}:" in v for v in volumes)}
+        assert seen == {role, "certs"}
+
+
 def test_shares_are_in_no_common_volume(compose: dict) -> None:
-    named = [
-        volume.partition(":")[0] for role in ROLES for volume in compose["services"][role].get("volumes", [])
-    ]
+    mounted = [compose["services"][role]["volumes"] for role in ROLES]
+    named = [volume.partition(":")[0] for volumes in mounted for volume in volumes]
     assert len(named) == len(set(named))
 
 
@@ -96,7 +103,7 @@ def test_only_listed_files_reach_the_image(dockerfile: str) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("name", ["start"])
+@pytest.mark.parametrize("name", ["start", "certs"])
 def test_scripts_are_sound(name: str) -> None:
     script = ROOT / "docker" / name
     assert os.access(script, os.X_OK)
