@@ -20,9 +20,9 @@ COPY mpcbench mpcbench
 COPY protocols protocols
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 
-# What mpcbench needs. PyTorch's CPU build, without gigabytes of CUDA; an empty TORCH_INDEX leaves that to pip.
+# What mpcbench needs. TORCH_INDEX may name the index of PyTorch's CPU builds, which spares gigabytes of CUDA.
 FROM base AS dependencies
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=
 COPY pyproject.toml constraints.txt /tmp/
 RUN python -c "import tomllib; print(*tomllib.load(open('/tmp/pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
         > /tmp/requirements.txt \

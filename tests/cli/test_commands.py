@@ -216,6 +216,27 @@ def test_a_dealer_that_nobody_comes_to() -> None:
     assert "a party did not come to 127.0.0.1" in says
 
 
+def test_material_is_made_ahead_and_used_once(place: Path) -> None:
+    made = mpcbench("preprocess", "out", "--tokens", 4, "--inferences", 1, "--out", "ahead", "--json")
+    assert made.exit_code == 0, made.output
+    assert [row["party"] for row in json.loads(made.stdout)] == [0, 1]
+    job = ("run", "tiny", "--shares", "out", *ONCE, *data()[2:], "--material", "ahead", "--results", "used")
+    first = mpcbench(*job)
+    assert first.exit_code == 0, first.output
+    assert len(read_folder(place / "used")) == 1
+    assert "used" in refused(*job) and len(read_folder(place / "used")) == 1
+
+
+def test_material_for_more_tokens_than_the_model_takes() -> None:
+    says = refused("preprocess", "out", "--tokens", 4096, "--inferences", 1, "--out", "too-long")
+    assert "give fewer --tokens" in says and not Path("too-long").exists()
+
+
+@pytest.mark.parametrize("role", ["client", "dealer"])
+def test_a_server_whose_hosts_file_is_missing(role: str) -> None:
+    assert "none.yaml" in refused("serve", role, "--hosts", "none.yaml")
+
+
 def test_a_provider_that_there_is_not() -> None:
     assert "--provider 'oracle' is unknown" in refused("run", "tiny", *ONCE, "--provider", "oracle")
 
