@@ -6,12 +6,12 @@ error, each input channel weighed by how large the inputs there are. They are wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from mpcbench.distill.data import pad
+from mpcbench.distill.data import padded
 from mpcbench.distill.precision import dense_weight
 from mpcbench.progress import Progress, silent
 
@@ -60,7 +60,7 @@ def _input_sizes(
     hooks = [model.get_submodule(name).register_forward_hook(see(name)) for name in names]
     tokens = 0
     try:
-        for batch in _batches(sequences):
+        for batch in padded(sequences, ROWS):
             batch = batch.to(model.device)
             counted = batch.real & (batch.real.cumsum(1) > 1)
             model.model(input_ids=batch.ids, use_cache=False)
@@ -69,9 +69,3 @@ def _input_sizes(
         for hook in hooks:
             hook.remove()
     return {name: (total / tokens).sqrt() for name, total in squares.items()}
-
-
-def _batches(sequences: Sequence[Sequence[int]]) -> Iterator:
-    rows = sorted(sequences, key=len)
-    for start in range(0, len(rows), ROWS):
-        yield pad(rows[start : start + ROWS])

@@ -132,6 +132,12 @@ def pad(rows: Sequence[Sequence[int]]) -> Batch:
     return Batch(ids, real)
 
 
+def padded(sequences: Sequence[Sequence[int]], rows: int) -> list[Batch]:
+    """All sequences once, those of like length together, at most so many rows a batch."""
+    ordered = sorted(sequences, key=len)
+    return [pad(ordered[start : start + rows]) for start in range(0, len(ordered), rows)]
+
+
 class Batches:
     """An endless order of batches that depends on the seed alone, so that a resumed run sees the same.
 

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from mpcbench.distill.data import Batch, Sequences, pad
+from mpcbench.distill.data import Batch, Sequences, padded
 from mpcbench.distill.objective import Answer, ask, layer_error
 
 ROWS = 16
@@ -33,9 +33,7 @@ class Judge:
     """Keeps a reference's answers to held-out text, and holds students against them, in float32."""
 
     def __init__(self, reference: nn.Module, sequences: Sequences):
-        rows = sorted(sequences, key=len)
-        batches = [pad(rows[start : start + ROWS]) for start in range(0, len(rows), ROWS)]
-        self.batches = [batch.to(reference.device) for batch in batches]
+        self.batches = [batch.to(reference.device) for batch in padded(sequences, ROWS)]
         self.kept = []
         for batch in self.batches:
             answer = ask(reference, batch, list(range(reference.config.num_hidden_layers)))
