@@ -19,12 +19,41 @@ from mpcbench.secure.randomness.recipe import Recipe
 from mpcbench.secure.randomness.server import ask, enrol
 from mpcbench.secure.transport import Link
 
+Dealt = tuple[int, Recipe, torch.Tensor | None]
+"""The number of a request, the request, and party 1's corrections for it."""
 
-class DealerProvider(Provider):
-    """Shares of what a dealer makes, see :mod:`mpcbench.secure.randomness.server`."""
+
+class FromDealer(Provider):
+    """Shares of what a dealer has made, whichever way its corrections come."""
 
     NAME = "dealer"
     SECURE = True
+
+    def __init__(self, communicator: LinkCommunicator):
+        super().__init__(communicator)
+        self._seed = b""
+        self._last = -1
+        self._ahead: deque[Dealt] = deque()
+        self._dealer_seconds = 0.0
+
+    def dealer_seconds(self) -> float:
+        seconds, self._dealer_seconds = self._dealer_seconds, 0.0
+        return seconds
+
+    @property
+    def last(self) -> int:
+        return self._last
+
+    def _expanded(self, dealt: Dealt) -> list[torch.Tensor]:
+        """This party's shares; enters the corrections, which party 1 alone has."""
+        self._last, recipe, received = dealt
+        if received is not None:
+            self.communicator.ledger.sent(received.numel() * 8, 0, 0.0)
+        return shares(self.communicator.get_rank(), self._seed, self._last, recipe, received)
+
+
+class DealerProvider(FromDealer):
+    """Asks a dealer, see :mod:`mpcbench.secure.randomness.server`."""
 
     def __init__(self, communicator: LinkCommunicator, link: Link):
         super().__init__(communicator)
@@ -32,9 +61,6 @@ class DealerProvider(Provider):
         self.session, self._seed = enrol(link, communicator.get_rank())
         self._plans: dict[str, list[Recipe]] = {}
         self._asked: list[Recipe] = []
-        self._last = -1
-        self._ahead: deque[tuple[int, Recipe, torch.Tensor | None]] = deque()
-        self._dealer_seconds = 0.0
 
     def prepare(self, what: str = "inference") -> None:
         """Fetch what the next inference will ask for, if one of the same name has asked before.
@@ -51,35 +77,24 @@ class DealerProvider(Provider):
         if self.communicator.get_rank() == 1:
             self.link.tell({"done": True})
 
-    def dealer_seconds(self) -> float:
-        seconds, self._dealer_seconds = self._dealer_seconds, 0.0
-        return seconds
-
     def _shares(self, recipe: Recipe, again: bool) -> list[torch.Tensor]:
         if again or not self._ahead:
-            number, _, received = self._fetch([(self._number(), recipe)])[0]
+            dealt = self._fetch([(self._number(), recipe)])[0]
         else:
-            number, planned, received = self._ahead.popleft()
-            if planned != recipe:
+            dealt = self._ahead.popleft()
+            if dealt[1] != recipe:
                 raise RuntimeError(
-                    f"an inference asks for {recipe!r} where an earlier one asked for {planned!r}"
+                    f"an inference asks for {recipe!r} where an earlier one asked for {dealt[1]!r}"
                 )
         if not again:
             self._asked.append(recipe)
-        self._last = number
-        if received is not None:
-            self.communicator.ledger.sent(received.numel() * 8, 0, 0.0)
-        return shares(self.communicator.get_rank(), self._seed, number, recipe, received)
-
-    @property
-    def last(self) -> int:
-        return self._last
+        return self._expanded(dealt)
 
     def _number(self) -> int:
         number, self.requests = self.requests, self.requests + 1
         return number
 
-    def _fetch(self, numbered: list[tuple[int, Recipe]]) -> list[tuple[int, Recipe, torch.Tensor | None]]:
+    def _fetch(self, numbered: list[tuple[int, Recipe]]) -> list[Dealt]:
         """The corrections of several requests; party 0 has all it needs in its seed."""
         if self.communicator.get_rank() == 0:
             return [(number, recipe, None) for number, recipe in numbered]

@@ -8,30 +8,22 @@ import torch
 
 from mpcbench.errors import PeerError, UserError
 from mpcbench.secure.communicator import LinkCommunicator
-from mpcbench.secure.provider import Provider
-from mpcbench.secure.randomness.dealing import shares
+from mpcbench.secure.dealt import Dealt, FromDealer
 from mpcbench.secure.randomness.material import SETUP, Material, inference_file
 from mpcbench.secure.randomness.recipe import Recipe
 
-Dealt = tuple[int, Recipe, torch.Tensor | None]
 
-
-class StoredProvider(Provider):
+class StoredProvider(FromDealer):
     """Shares from :class:`~mpcbench.secure.randomness.material.Material`, one of its files an inference.
 
     Both parties agree on the first inference that neither has used. ``wanted`` is how many the run needs.
     Raises UserError when too few are left, and PeerError when the peer's folder is not this one's fellow.
     """
 
-    NAME = "dealer"
-    SECURE = True
-
     def __init__(self, communicator: LinkCommunicator, material: Material, wanted: int):
         super().__init__(communicator)
         self.material = material
         self._next = self._agree(wanted)
-        self._seconds = 0.0
-        self._last = -1
         self._seed, corrections = material.open_setup()
         self._ahead = deque(self._cut(material.setup, corrections))
         self._spare: dict[Recipe, deque[Dealt]] = {}
@@ -41,23 +33,15 @@ class StoredProvider(Provider):
         index, self._next = self._next, self._next + 1
         material = self.material
         self._seed, corrections = material.use(index)
-        self._seconds += material.seconds(index)
+        self._dealer_seconds += material.seconds(index)
         dealt = self._cut([*material.plan, *material.spare], corrections)
         self._ahead = deque(dealt[: len(material.plan)])
         self._spare = {}
         for item in dealt[len(material.plan) :]:
             self._spare.setdefault(item[1], deque()).append(item)
 
-    def dealer_seconds(self) -> float:
-        seconds, self._seconds = self._seconds, 0.0
-        return seconds
-
     def stored_bytes(self) -> tuple[int, int]:
         return self.material.bytes(SETUP), self.material.bytes(inference_file(0))
-
-    @property
-    def last(self) -> int:
-        return self._last
 
     def _agree(self, wanted: int) -> int:
         about, link = self.material.about, self.communicator.link
@@ -94,10 +78,7 @@ class StoredProvider(Provider):
         return self._spare[recipe].popleft()
 
     def _shares(self, recipe: Recipe, again: bool) -> list[torch.Tensor]:
-        number, planned, received = self._spare_for(recipe) if again else self._ahead.popleft()
-        if planned != recipe:
-            raise RuntimeError(f"an inference asks for {recipe!r} where {planned!r} was planned")
-        self._last = number
-        if received is not None:
-            self.communicator.ledger.sent(received.numel() * 8, 0, 0.0)
-        return shares(self.communicator.get_rank(), self._seed, number, recipe, received)
+        dealt = self._spare_for(recipe) if again else self._ahead.popleft()
+        if dealt[1] != recipe:
+            raise RuntimeError(f"an inference asks for {recipe!r} where {dealt[1]!r} was planned")
+        return self._expanded(dealt)
