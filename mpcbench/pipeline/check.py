@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from mpcbench.checkpoints import Checkpoint
+from mpcbench.graph.interpreter import PlaintextInterpreter
 from mpcbench.graph.lower import lower
 from mpcbench.graph.ranges import Observer
 from mpcbench.graph.secure_graph import Node, SecureGraph
 from mpcbench.secure.operators import Operator
+
+Plain = TypeVar("Plain", bound=PlaintextInterpreter)
 
 _SQUARES = ("first", "rest")
 
@@ -24,13 +28,22 @@ def range_note(
     shares: Path, checkpoint: Checkpoint, tokens: torch.Tensor, operators: Mapping[str, Operator]
 ) -> str:
     """A sentence for the record: with ``tokens`` (1, S) all is within range, or the first that is not."""
+    observer = run_in_plaintext(shares, checkpoint, tokens, Observer)
     graph = SecureGraph.read(shares / "party0" / "graph.json")
-    lowered = lower(checkpoint.model, graph.embedding)
-    observer = Observer(lowered.graph, lowered.weights)
-    with torch.no_grad():
-        observer.run(tokens)
     found = first_violation(graph, observer.ranges, operators)
     return found or "Checked in plaintext: all values lie within the calibrated ranges and their margins."
+
+
+@torch.no_grad()
+def run_in_plaintext(
+    shares: Path, checkpoint: Checkpoint, tokens: torch.Tensor, interpreter: type[Plain]
+) -> Plain:
+    """An interpreter after its run of the exported graph with ``tokens`` (1, S), in floating point."""
+    embedding = SecureGraph.read(shares / "party0" / "graph.json").embedding
+    lowered = lower(checkpoint.model, embedding)
+    plain = interpreter(lowered.graph, lowered.weights)
+    plain.run(tokens)
+    return plain
 
 
 def first_violation(
