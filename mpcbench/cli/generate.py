@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from mpcbench.cli.output import json_option, messages
+from mpcbench.cli.output import json_option, messages, print_record
 from mpcbench.cli.workload import link_options, settings, writable
-
-if TYPE_CHECKING:
-    from mpcbench.records.schema import Record
 
 DEFAULT_PROMPT = "The capital of France is"
 
@@ -67,16 +62,16 @@ def command(
     from mpcbench.distill.published import published
     from mpcbench.hub import reachable
     from mpcbench.pipeline.compare import check_counts, polynomial_checkpoint
-    from mpcbench.pipeline.export import export
     from mpcbench.pipeline.generation import check_length
-    from mpcbench.pipeline.single import check_shares, run_single
+    from mpcbench.pipeline.single import export_and_run
     from mpcbench.records.store import read_folder, write
+    from mpcbench.report.generation import generation_table
     from mpcbench.report.tokens import write_tokens_figure
 
     reachable()
     writable(results)
     texts = calibration_texts(calibration_data)
-    with progress_bars() as shown, tempfile.TemporaryDirectory(prefix="mpcbench-shares-") as scratch:
+    with progress_bars() as shown:
         shown.stage(f"loading {model}")
         original = load(model)
         chosen = settings(original, tokens=None, **options)
@@ -87,29 +82,9 @@ def command(
         checkpoint = polynomial_checkpoint(
             original, layers, degree, "least-sensitive", texts, published(), shown.step
         )
-        if shares is None:
-            shares = Path(scratch)
-            bits = chosen.protocol.fixed_point.fraction_bits
-            export(checkpoint, shares, chosen.embedding, bits, texts, shown.step)
-        else:
-            chosen = check_shares(shares, checkpoint, chosen)
-        shown.stage("two parties, secret-shared")
-        record = run_single(shares, checkpoint, chosen, None, shown.step)
+        record = export_and_run(shares, checkpoint, chosen, texts, None, shown.step, shown.stage)
     path = write(record, results)
     figures = write_tokens_figure(read_folder(results), results)
-    _print(record, as_json)
+    print_record(record, lambda: generation_table(record), as_json)
     names = ", ".join(str(written) for written in (path, *figures))
     messages().print(f"wrote {names}", highlight=False, markup=False)
-
-
-def _print(record: Record, as_json: bool) -> None:
-    from rich.console import Console
-
-    from mpcbench.records.store import to_json
-    from mpcbench.report.generation import generation_table
-    from mpcbench.report.terminal import WIDTH
-
-    if as_json:
-        click.echo(to_json([record]))
-    else:
-        Console(width=WIDTH).print(generation_table(record))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from rich.console import Console
 
+    from mpcbench.records.schema import Record
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -31,6 +33,19 @@ def print_json(items: Iterable[BaseModel | Mapping[str, Any]]) -> None:
     """Print pydantic models or mappings as one JSON array on standard output."""
     rows = [item if isinstance(item, Mapping) else item.model_dump(mode="json") for item in items]
     click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+
+
+def print_record(record: Record, table: Callable[[], Any], as_json: bool) -> None:
+    """Print one record on standard output: as JSON, or as the rich table that ``table`` makes of it."""
+    from rich.console import Console
+
+    from mpcbench.records.store import to_json
+    from mpcbench.report.terminal import WIDTH
+
+    if as_json:
+        click.echo(to_json([record]))
+    else:
+        Console(width=WIDTH).print(table())
 
 
 def print_table(table: Any) -> None:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from mpcbench.cli.output import json_option, messages
+from mpcbench.cli.output import json_option, messages, print_record
 from mpcbench.cli.workload import settings, workload_options, writable
-
-if TYPE_CHECKING:
-    from mpcbench.records.schema import Record
 
 
 @click.command()
@@ -33,38 +28,19 @@ def command(
     from mpcbench.cli.progress import progress_bars
     from mpcbench.distill import calibration_texts
     from mpcbench.hub import reachable
-    from mpcbench.pipeline.export import export
-    from mpcbench.pipeline.single import check_shares, run_single
+    from mpcbench.pipeline.single import export_and_run
     from mpcbench.records.store import write
+    from mpcbench.report.terminal import terminal_table
 
     reachable()
     writable(results)
     texts = calibration_texts(calibration_data)
-    with progress_bars() as shown, tempfile.TemporaryDirectory(prefix="mpcbench-shares-") as scratch:
+    with progress_bars() as shown:
         shown.stage(f"loading {model}")
         checkpoint = load(model)
         chosen = settings(checkpoint, **options)
-        if shares is None:
-            shares = Path(scratch)
-            bits = chosen.protocol.fixed_point.fraction_bits
-            export(checkpoint, shares, chosen.embedding, bits, texts, shown.step)
-        else:
-            chosen = check_shares(shares, checkpoint, chosen)
-        shown.stage("two parties, secret-shared")
         scored = (task_data, limit) if accuracy else None
-        record = run_single(shares, checkpoint, chosen, scored, shown.step)
+        record = export_and_run(shares, checkpoint, chosen, texts, scored, shown.step, shown.stage)
     path = write(record, results)
-    _print(record, as_json)
+    print_record(record, lambda: terminal_table([record]), as_json)
     messages().print(f"wrote {path}", highlight=False, markup=False)
-
-
-def _print(record: Record, as_json: bool) -> None:
-    from rich.console import Console
-
-    from mpcbench.records.store import to_json
-    from mpcbench.report.terminal import WIDTH, terminal_table
-
-    if as_json:
-        click.echo(to_json([record]))
-    else:
-        Console(width=WIDTH).print(terminal_table([record]))

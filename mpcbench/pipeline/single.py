@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from mpcbench.accuracy import cached_evaluate
 from mpcbench.checkpoints import Checkpoint, load, read_provenance
+from mpcbench.distill import Texts
 from mpcbench.errors import UserError
 from mpcbench.graph.secure_graph import SecureGraph
-from mpcbench.pipeline.export import model_info
+from mpcbench.pipeline.export import export, model_info
 from mpcbench.pipeline.measure import Settings, measure
 from mpcbench.progress import Progress
 from mpcbench.records.schema import Record
@@ -24,6 +27,25 @@ def check_shares(shares: Path, checkpoint: Checkpoint, settings: Settings) -> Se
             f"{shares} was exported from other weights ({name}): name that checkpoint, or export again."
         )
     return replace(settings, embedding=graph.embedding)
+
+
+def export_and_run(
+    shares: Path | None, checkpoint: Checkpoint, settings: Settings, texts: Texts,
+    scored: tuple[Path | None, int | None] | None, progress: Progress, stage: Callable[[str], None],
+) -> Record:  # fmt: skip
+    """:func:`run_single` of an export, or without one (``shares`` None) of shares that are cut for it.
+
+    texts: what such shares calibrate their ranges on. Raises UserError for an export of another model.
+    """
+    with tempfile.TemporaryDirectory(prefix="mpcbench-shares-") as scratch:
+        if shares is None:
+            shares = Path(scratch)
+            bits = settings.protocol.fixed_point.fraction_bits
+            export(checkpoint, shares, settings.embedding, bits, texts, progress)
+        else:
+            settings = check_shares(shares, checkpoint, settings)
+        stage("two parties, secret-shared")
+        return run_single(shares, checkpoint, settings, scored, progress)
 
 
 def run_single(
