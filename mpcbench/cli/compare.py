@@ -10,17 +10,10 @@ import click
 from click.core import ParameterSource
 
 from mpcbench.cli.output import json_option, messages
-from mpcbench.cli.workload import several, workload_options, writable
+from mpcbench.cli.workload import numbers, several, workload_options, writable
 
 if TYPE_CHECKING:
     from mpcbench.records.schema import Record
-
-
-def _counts(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise click.BadParameter("give numbers with commas between them, such as 0,8,16") from None
 
 
 @click.command()
@@ -28,7 +21,7 @@ def _counts(context: click.Context, parameter: click.Parameter, text: str) -> li
     "--model", default="smollm2-135m", show_default=True, help="Name, Hub id, folder or .gguf file."
 )
 @click.option(
-    "--layers", callback=_counts, default="0,8,16", show_default=True, help="Numbers of polynomial layers."
+    "--layers", callback=numbers, default="0,8,16", show_default=True, help="Numbers of polynomial layers."
 )
 @click.option(
     "--degree", type=int, default=2, show_default=True, help="Degree of the polynomials: 2, 3 or 4."

@@ -8,19 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from mpcbench.cli.output import json_option, messages
+from mpcbench.cli.workload import numbers
 
 if TYPE_CHECKING:
     from mpcbench.parties.network import LinkProfile
     from mpcbench.pipeline.estimate import Variant
     from mpcbench.records.schema import Record
     from mpcbench.secure.protocol import Protocol
-
-
-def _numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> list[int] | None:
-    try:
-        return None if text is None else [int(part) for part in text.split(",")]
-    except ValueError:
-        raise click.BadParameter("give numbers with commas between them, such as 0,8,16") from None
 
 
 @click.command()
@@ -35,7 +29,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str | Non
 )
 @click.option(
     "--layers",
-    callback=_numbers,
+    callback=numbers,
     help="Numbers of polynomial layers, such as 0,8,16 [default: as the configuration says].",
 )
 @click.option("--degree", type=int, default=2, show_default=True, help="Degree of the polynomials.")
@@ -46,7 +40,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str | Non
     show_default=True,
     help="Which layers are polynomial.",
 )
-@click.option("--tokens", callback=_numbers, default="32", show_default=True, help="Lengths of the prompt.")
+@click.option("--tokens", callback=numbers, default="32", show_default=True, help="Lengths of the prompt.")
 @click.option(
     "--protocol",
     default="crypten",

@@ -115,6 +115,14 @@ def several(checkpoint: Checkpoint, *, protocol: str, provider: str | None, **op
     return [settings(checkpoint, protocol=name, provider=provider, **options) for name in names]
 
 
+def numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> list[int] | None:
+    """Click's callback for an option such as ``--layers 0,8,16``; None where it is not given."""
+    try:
+        return None if text is None else [int(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter("give numbers with commas between them, such as 0,8,16") from None
+
+
 def writable(folder: Path) -> None:
     """Fail now, not after the measurement, when results cannot be written."""
     from mpcbench.errors import UserError
