@@ -44,7 +44,7 @@ def bytes_figure(records: Sequence[Record]) -> Figure:
     activation = [stack["activation"] for stack in stacks]
     less = _less(summaries, lambda s: s.groups["activation"].bytes)
     _single_panel(bottom, records, activation, [_megabytes(value) for value in activation], less)
-    bottom.set_xlabel("online traffic of the activation, both parties [MB]", labelpad=1)
+    bottom.set_xlabel("online traffic, both parties [MB]", labelpad=1)
     panel_letter(bottom, "b", "activation alone")
     return sheet.figure
 
