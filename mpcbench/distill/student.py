@@ -10,6 +10,7 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 import mpcbench.distill.recipe as recipes
+from mpcbench.checkpoints.polyllama import MIN_LEADING
 from mpcbench.distill.adapter import Adapter, LowRank
 from mpcbench.distill.precision import bitsandbytes, with_precision
 from mpcbench.distill.sharding import spread, whole
@@ -77,8 +78,18 @@ class TrainedGLU(nn.Module):
 
     @property
     def coefficients(self) -> torch.Tensor:
-        """[degree + 1, channels] in ascending powers."""
-        return self.start + whole(self.delta) * self.unit
+        """[degree + 1, channels] in ascending powers.
+
+        A quadratic keeps |a| >= ``MIN_LEADING``, as :meth:`mpcbench.distill.fit.Moments.solve` has it, so
+        that export can complete the square. Gradients pass as if it did not: a channel can leave the floor.
+        """
+        free = self.start + whole(self.delta) * self.unit
+        if len(free) != 3:
+            return free
+        leading = free.detach()[-1]
+        floor = torch.full_like(leading, MIN_LEADING).copysign(leading)
+        lift = torch.where(leading.abs() < MIN_LEADING, floor - leading, torch.zeros_like(leading))
+        return torch.cat([free[:-1], (free[-1] + lift)[None]])
 
     def forward(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         """gate, up: [..., channels] -> [..., channels]."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from mpcbench.checkpoints.polyllama import MIN_LEADING
 from mpcbench.distill.recipe import Optimiser
 from mpcbench.distill.recipe import Student as Settings
 from mpcbench.distill.student import Start, Student, TrainedGLU, Watch
@@ -150,3 +151,12 @@ def test_a_low_rank_update_is_scaled_by_alpha_over_rank():
 def test_updates_only_where_they_are_wanted():
     student = Student(tiny_llama(), Settings(lora_rank=2, lora_on=["o_proj"]), [1])
     assert list(student.adapter().updates) == ["model.layers.1.self_attn.o_proj"]
+
+
+def test_a_quadratic_that_training_flattens_keeps_its_square():
+    glu = TrainedGLU(0, start(), False, Watch())
+    with torch.no_grad():
+        glu.delta[2] = -glu.start[2] / glu.unit[2]
+    assert glu.coefficients[2].abs().tolist() == pytest.approx([MIN_LEADING] * 24)
+    glu(torch.randn(5, 24), torch.randn(5, 24)).sum().backward()
+    assert bool((glu.delta.grad[2] != 0).all())
