@@ -7,32 +7,29 @@ public linear combination of what the dealer shares of r. Nothing is truncated: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 
 from mpcbench.secure.opening import opened
 from mpcbench.secure.randomness.series import Trig
+from mpcbench.secure.ring import plus
 from mpcbench.secure.series import Series
-from mpcbench.secure.substrate import communicator
-from mpcbench.secure.trig import chunks, harmonics, rounded
+from mpcbench.secure.trig import chunks, harmonics
 
 
 def multipliers(
     public: torch.Tensor, log_period: int, series: Series, bits: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """For every harmonic, what multiplies cos kr and sin kr, as integers with ``bits`` fraction bits."""
-    waves = harmonics(public, log_period, series.harmonics)
-    for (cosine, sine), a, b in zip(waves, series.cosines, series.sines, strict=True):
-        if b == 0.0:
-            yield rounded(cosine, a * 2.0**bits), rounded(sine, -a * 2.0**bits)
-        elif a == 0.0:
-            yield rounded(sine, b * 2.0**bits), rounded(cosine, b * 2.0**bits)
-        else:
-            yield (
-                (cosine * (a * 2.0**bits) + sine * (b * 2.0**bits)).round_().long(),
-                (cosine * (b * 2.0**bits) - sine * (a * 2.0**bits)).round_().long(),
-            )
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What multiplies cos kr and sin kr: integers (harmonics, n) with ``bits`` fraction bits.
+
+    public: (n,), the opened x - r. Products and sums are apart, so that no machine fuses them.
+    """
+    cosine, sine = harmonics(public, log_period, series.harmonics)
+    a, b = (torch.tensor(c, dtype=torch.float64)[:, None] * 2.0**bits for c in (series.cosines, series.sines))
+    if not b.any():
+        to_cos, to_sin = cosine.mul_(a), sine.mul_(-a)
+    else:
+        to_cos, to_sin = (cosine * a).add_(sine * b), (cosine * b).sub_(sine * a)
+    return to_cos.round_().long(), to_sin.round_().long()
 
 
 def request(elements: int, series: Series, bits: int, trig_bits: int) -> Trig:
@@ -57,10 +54,9 @@ def combined(
 ) -> torch.Tensor:  # fmt: skip
     """The linear combination, once the argument is open."""
     constant = round(series.constant * 2.0 ** (trig_bits + public_bits))
-    start = constant if communicator().get_rank() == 0 else 0
-    result = torch.full_like(public, start)
-    for part in chunks(public.numel()):
-        total = result[part]
-        for k, (to_cos, to_sin) in enumerate(multipliers(public[part], log_period, series, public_bits)):
-            total.addcmul_(to_cos, cosines[k, part]).addcmul_(to_sin, sines[k, part])
-    return result
+    result = torch.empty_like(public)
+    for part in chunks(public.numel(), series.harmonics):
+        to_cos, to_sin = multipliers(public[part], log_period, series, public_bits)
+        terms = to_cos.mul_(cosines[:, part]).addcmul_(to_sin, sines[:, part])
+        torch.sum(terms, 0, out=result[part])
+    return plus(result, constant)

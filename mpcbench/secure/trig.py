@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import torch
 
-CHUNK = 1 << 13
-"""Elements worked on at a time: a dozen arrays of this size fit into a core's cache."""
+BLOCK = 1 << 17
+"""Cosines worked on at a time: a few arrays of this size fit into a core's cache, and are worth a call."""
 
 _SINE = [(-1.0) ** i / math.factorial(2 * i + 1) for i in range(9)]
 _COSINE = [(-1.0) ** i / math.factorial(2 * i) for i in range(9)]
@@ -42,32 +42,27 @@ def _polynomial(coefficients: list[float], x: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def harmonics(
-    values: torch.Tensor, log_period: int, count: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """cos and sin of the 1st to the ``count``-th harmonic, by Chebyshev's recurrence.
+def harmonics(values: torch.Tensor, log_period: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin of the 1st to the ``count``-th harmonic of ``values`` (n,), both (count, n) in float64.
 
-    The tensors that are yielded are overwritten two steps later.
+    The first m give the next m by the sum of angles: few calls, and an error that grows with log count.
     """
-    cosine, sine = circle(values, log_period)
-    twice = 2 * cosine
-    before = (torch.ones_like(cosine), torch.zeros_like(sine))
-    now = (cosine, sine)
-    spare = (torch.empty_like(cosine), torch.empty_like(sine))
-    for _ in range(count):
-        yield now
-        for old, new, out in zip(before, now, spare, strict=True):
-            torch.mul(twice, new, out=out)
-            out.sub_(old)
-        before, now, spare = now, spare, before
+    cosines = torch.empty(count, values.numel(), dtype=torch.float64)
+    sines = torch.empty_like(cosines)
+    cosines[0], sines[0] = circle(values, log_period)
+    have = 1
+    while have < count:
+        more = min(have, count - have)
+        old, new = slice(0, more), slice(have, have + more)
+        cosine, sine = cosines[have - 1], sines[have - 1]
+        torch.mul(cosines[old], cosine, out=cosines[new]).sub_(sines[old] * sine)
+        torch.mul(sines[old], cosine, out=sines[new]).add_(cosines[old] * sine)
+        have += more
+    return cosines, sines
 
 
-def rounded(values: torch.Tensor, factor: float) -> torch.Tensor:
-    """The nearest integers to ``factor * values``."""
-    return (values * factor).round_().long()
-
-
-def chunks(count: int) -> Iterator[slice]:
-    """Slices of ``CHUNK`` elements."""
-    for start in range(0, count, CHUNK):
-        yield slice(start, min(start + CHUNK, count))
+def chunks(elements: int, count: int) -> Iterator[slice]:
+    """Slices of so many elements that ``count`` harmonics of them are a block."""
+    size = max(1, BLOCK // count)
+    for start in range(0, elements, size):
+        yield slice(start, min(start + size, elements))

@@ -178,12 +178,11 @@ def _even_part(
     cosines, sines, b_cosines, b_sines = waves
     constant = round(series.constant * 2.0**bits)
     result = plus(b * constant, y * constant)
-    for part in chunks(z.numel()):
-        alone, times_b = torch.zeros_like(z[part]), result[part]
-        for k, (to_cos, to_sin) in enumerate(multipliers(z[part], log_period, series, public_bits)):
-            alone.addcmul_(to_cos, cosines[k, part]).addcmul_(to_sin, sines[k, part])
-            times_b.addcmul_(to_cos, b_cosines[k, part]).addcmul_(to_sin, b_sines[k, part])
-        times_b.addcmul_(y[part], alone)
+    for part in chunks(z.numel(), series.harmonics):
+        to_cos, to_sin = multipliers(z[part], log_period, series, public_bits)
+        alone = (to_cos * cosines[:, part]).addcmul_(to_sin, sines[:, part]).sum(0)
+        times_b = to_cos.mul_(b_cosines[:, part]).addcmul_(to_sin, b_sines[:, part]).sum(0)
+        result[part] += times_b.addcmul_(y[part], alone)
     return result
 
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from mpcbench.secure.randomness.recipe import Kept, Recipe, Size
-from mpcbench.secure.trig import chunks, harmonics, rounded
+from mpcbench.secure.trig import chunks, harmonics
 
 Harmonics = Annotated[int, Field(ge=1, le=1024)]
 LogPeriod = Annotated[int, Field(ge=3, le=60)]
@@ -38,9 +38,8 @@ class Trig(Recipe):
 
     def derive(self, masks: list[torch.Tensor], kept: Kept) -> list[torch.Tensor]:
         cosines, sines = (torch.empty(size, dtype=torch.int64) for size in self.values())
-        for part in chunks(self.size[0]):
+        for part in chunks(self.size[0], self.harmonics):
             waves = harmonics(masks[0][part], self.log_period, self.harmonics)
-            for k, (cosine, sine) in enumerate(waves):
-                cosines[k, part] = rounded(cosine, 2.0**self.trig_bits)
-                sines[k, part] = rounded(sine, 2.0**self.trig_bits)
+            for out, wave in zip((cosines, sines), waves, strict=True):
+                out[:, part] = wave.mul_(2.0**self.trig_bits).round_()
         return [cosines, sines]
