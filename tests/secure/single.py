@@ -18,6 +18,7 @@ def one_party(fraction_bits: int = 16) -> Iterator[LinkCommunicator]:
         (crypten.communicator, "get", crypten.communicator.get),
         (crypten.communicator, "is_initialized", crypten.communicator.is_initialized),
         (crypten.mpc, "get_default_provider", crypten.mpc.get_default_provider),
+        (crypten.CrypTensor, "__getattribute__", crypten.CrypTensor.__getattribute__),
     ]
     generators = {name: dict(devices) for name, devices in crypten.generators.items()}
     communicator = LinkCommunicator()

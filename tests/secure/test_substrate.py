@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from mpcbench.secure.substrate import crypten
@@ -49,3 +50,13 @@ def test_seeds_differ_from_run_to_run() -> None:
         with one_party():
             seeds.add(crypten.generators["local"][torch.device("cpu")].initial_seed())
     assert len(seeds) == 3
+
+
+def test_validation_cannot_be_switched_on_because_it_opens_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(tensor: object) -> None:
+        raise AssertionError("a value was opened in the middle")
+
+    monkeypatch.setattr(crypten.mpc.MPCTensor, "get_plain_text", opened)
+    with one_party(), crypten.cfg.temp_override({"debug.validation_mode": True}):
+        tensor = crypten.mpc.MPCTensor(torch.tensor([1.0, 2.0]))
+        assert (tensor.add(tensor).share >> 16).tolist() == [2, 4]
