@@ -23,7 +23,7 @@ from mpcbench.parties.handshake import Hello, greet
 from mpcbench.parties.netem import netem
 from mpcbench.parties.network import NO_EMULATION, Backend, LinkProfile
 from mpcbench.parties.result import Inference, Line, PartyResult, average
-from mpcbench.progress import Progress, silent
+from mpcbench.progress import Progress, seldom, silent
 from mpcbench.records.environment import peak_memory_bytes
 from mpcbench.records.schema import PartyInfo
 from mpcbench.secure.communicator import LinkCommunicator
@@ -201,7 +201,7 @@ class Session:
         self, job: Job, folder: ShareFolder, client: Hello, communicator: LinkCommunicator,
         provider: Provider, probe: Probe, progress: Progress,
     ):  # fmt: skip
-        self.job, self.client, self.probe, self.progress = job, client, probe, progress
+        self.job, self.client, self.probe, self.progress = job, client, probe, seldom(progress)
         self.communicator, self.provider, self.link = communicator, provider, communicator.link
         self.stage: Stage = "setup"
         for link in job.links(self.link):
@@ -285,8 +285,7 @@ class Session:
         if node.op == "output":
             self._enter("output")
         self.done += 1
-        if self.done % 8 == 0:
-            self.progress(self.what, self.done, self.steps * (self.client.warmups + self.client.repetitions))
+        self.progress(self.what, self.done, self.steps * (self.client.warmups + self.client.repetitions))
 
     def report(self, warmups: list[float], inferences: list[Inference]) -> PartyResult:
         """This party's, of all inferences whose lines are in ``ledgers``."""

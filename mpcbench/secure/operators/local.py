@@ -11,6 +11,7 @@ from mpcbench.cost.declared import FREE, Cost
 from mpcbench.graph.interpreter import rope_tables
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.operators.base import Operator, Sample, Shape
+from mpcbench.secure.ring import bits_of, wrap
 
 
 class _Local(Operator):
@@ -51,7 +52,7 @@ class Reshape(_Local):
         return Sample(Node("y", cls.op, attrs={"shape": [1, -1, 2, 4]}), [_values(1, 5, 8)])
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
-        return inputs[0].reshape(*node.attrs["shape"])
+        return wrap(inputs[0].share.reshape(*node.attrs["shape"]), bits_of(inputs[0]))
 
 
 class Transpose(_Local):
@@ -64,7 +65,7 @@ class Transpose(_Local):
         return Sample(Node("y", cls.op, attrs={"dims": [1, 2]}), [_values(1, 5, 2, 4)])
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
-        return inputs[0].transpose(*node.attrs["dims"])
+        return wrap(inputs[0].share.transpose(*node.attrs["dims"]), bits_of(inputs[0]))
 
 
 class LastToken(_Local):
