@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from mpcbench.cli.output import json_option, messages
+from mpcbench.cli.output import json_option, say
 from mpcbench.cli.workload import numbers, several, workload_options, writable
 
 if TYPE_CHECKING:
@@ -119,16 +119,18 @@ def _report(records: list[Record], results: Path, as_json: bool) -> None:
     from rich.console import Console
 
     from mpcbench.records.compare import measured_elsewhere
-    from mpcbench.records.store import to_json
+    from mpcbench.records.store import readable, to_json
     from mpcbench.report.figures import write_figures
     from mpcbench.report.tables import write_tables
     from mpcbench.report.terminal import WIDTH, terminal_table
 
-    elsewhere = measured_elsewhere(records, results)
+    others, damaged = readable(results)
+    for sentence in damaged:
+        say(f"passed over: {sentence}")
+    elsewhere = measured_elsewhere(records, others)
     written = [*write_tables(records, results, elsewhere), *write_figures(records, results)]
     if as_json:
         click.echo(to_json(records))
     else:
         Console(width=WIDTH).print(terminal_table(records, elsewhere))
-    messages().print(f"wrote {len(records)} records and {len(written)} tables and figures to {results}",
-                     highlight=False, markup=False)  # fmt: skip
+    say(f"wrote {len(records)} records and {len(written)} tables and figures to {results}")

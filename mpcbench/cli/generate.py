@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mpcbench.cli.output import json_option, messages, print_record
+from mpcbench.cli.output import json_option, print_record, say
 from mpcbench.cli.workload import link_options, settings, writable
 
 DEFAULT_PROMPT = "The capital of France is"
@@ -64,7 +64,7 @@ def command(
     from mpcbench.pipeline.compare import check_counts, polynomial_checkpoint
     from mpcbench.pipeline.generation import check_length
     from mpcbench.pipeline.single import export_and_run
-    from mpcbench.records.store import read_folder, write
+    from mpcbench.records.store import readable, write
     from mpcbench.report.generation import generation_table
     from mpcbench.report.tokens import write_tokens_figure
 
@@ -83,8 +83,12 @@ def command(
             original, layers, degree, "least-sensitive", texts, published(), shown.step
         )
         record = export_and_run(shares, checkpoint, chosen, texts, None, shown.step, shown.stage)
-    path = write(record, results)
-    figures = write_tokens_figure(read_folder(results), results)
-    print_record(record, lambda: generation_table(record), as_json)
-    names = ", ".join(str(written) for written in (path, *figures))
-    messages().print(f"wrote {names}", highlight=False, markup=False)
+    try:
+        written = [write(record, results)]
+    finally:  # on a full disk the numbers are on the screen at least
+        print_record(record, lambda: generation_table(record), as_json)
+    texts_there, damaged = readable(results)
+    written += write_tokens_figure(texts_there, results)
+    for sentence in damaged:
+        say(f"passed over: {sentence}")
+    say(f"wrote {', '.join(map(str, written))}")

@@ -63,3 +63,8 @@ def messages() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+def say(text: str) -> None:
+    """A line on standard error as it is: a path in it stays in one piece, however narrow the terminal."""
+    messages().print(text, highlight=False, markup=False, soft_wrap=True)

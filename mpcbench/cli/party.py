@@ -75,11 +75,13 @@ def command(
     # Listening comes before the heavy imports, so that the client can connect meanwhile.
     link = _meet(rank, where, options["wait"], events)
     try:
-        outcome = _take_part(rank, shares, link, where, events, **options)
+        job, outcome = _take_part(rank, shares, link, where, events, **options)
     finally:
         link.close()
     if not events:
         _print(outcome, shares, options["protocol"], options["provider"])
+    if options["results"] is not None:
+        _record(job, options["prompt"], outcome, where, options["results"])
 
 
 def end_with_launcher() -> None:
@@ -139,7 +141,8 @@ def _take_part(
     material: Path | None, wait: float, timeout: float, network: str, backend: str, prompt: str | None,
     token_ids: Path | None, new_tokens: int | None, private_logits: bool, repetitions: int, warmups: int,
     threads: int | None, results: Path | None, out: Path | None, logits: Path | None,
-) -> Outcome:  # fmt: skip
+) -> tuple[Job, Outcome]:  # fmt: skip
+    """``results`` is not for here: a record is written when everything has been said and done."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -172,9 +175,7 @@ def _take_part(
     if logits is not None and rank == 1:
         learned = {"generated": torch.tensor(outcome.tokens, dtype=torch.long)}
         save_file(learned if outcome.logits is None else {**learned, "logits": outcome.logits}, logits)
-    if results is not None:
-        _record(job, prompt, outcome, where, results)
-    return outcome
+    return job, outcome
 
 
 def _record(job: Job, prompt: str | None, outcome: Outcome, where: Places, results: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mpcbench.cli.output import json_option, messages, print_record
+from mpcbench.cli.output import json_option, print_record, say
 from mpcbench.cli.workload import settings, workload_options, writable
 
 
@@ -41,6 +41,8 @@ def command(
         chosen = settings(checkpoint, **options)
         scored = (task_data, limit) if accuracy else None
         record = export_and_run(shares, checkpoint, chosen, texts, scored, shown.step, shown.stage)
-    path = write(record, results)
-    print_record(record, lambda: terminal_table([record]), as_json)
-    messages().print(f"wrote {path}", highlight=False, markup=False)
+    try:
+        path = write(record, results)
+    finally:  # on a full disk the numbers are on the screen at least
+        print_record(record, lambda: terminal_table([record]), as_json)
+    say(f"wrote {path}")

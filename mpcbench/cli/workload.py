@@ -123,14 +123,20 @@ def numbers(context: click.Context, parameter: click.Parameter, text: str | None
         raise click.BadParameter("give numbers with commas between them, such as 0,8,16") from None
 
 
+ROOM_BYTES = 4 << 20
+"""What records, tables and figures of a comparison take, generously."""
+
+
 def writable(folder: Path) -> None:
-    """Fail now, not after the measurement, when results cannot be written."""
+    """Fail now, not after the measurement, when results cannot be written or the disk is full."""
     from mpcbench.errors import UserError
 
-    probe = folder / ".mpcbench-probe"
+    probe = folder / f".mpcbench-probe.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
+        try:
+            probe.write_bytes(bytes(ROOM_BYTES))
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"Cannot write to {folder} ({error.strerror}): choose another --results.") from None

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from mpcbench.errors import PeerError
+from mpcbench.errors import PeerError, UserError
 from mpcbench.secure.transport import Link
 
 CHUNK = 8 << 20
@@ -28,7 +28,8 @@ def send_folder(link: Link, folder: Path) -> None:
 def receive_folder(link: Link, folder: Path) -> None:
     """Write what the peer sends with :func:`send_folder` into the empty ``folder``.
 
-    Raises PeerError for names that lead elsewhere and for more than the disk has room for.
+    Raises PeerError for names that lead elsewhere and for more than the disk has room for, and UserError when
+    it is full or broken all the same.
     """
     listed = _listed(link.hear().get("files"), link.peer)
     free = shutil.disk_usage(folder).free
@@ -36,6 +37,16 @@ def receive_folder(link: Link, folder: Path) -> None:
         sentence = f"there is no room for {sum(size for _, size in listed) / 1e6:.0f} MB of shares here."
         link.fail(sentence)
         raise PeerError(sentence)
+    try:
+        _receive(link, folder, listed)
+    except OSError as error:
+        raise UserError(
+            f"cannot keep the shares in {folder} ({error.strerror}): make room there, or set TMPDIR to "
+            "another folder, and start again."
+        ) from None
+
+
+def _receive(link: Link, folder: Path, listed: list[tuple[str, int]]) -> None:
     for name, size in listed:
         path = folder / name
         path.parent.mkdir(exist_ok=True)

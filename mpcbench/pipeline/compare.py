@@ -116,7 +116,7 @@ def _all(
     missing: dict[int, list[Settings]] = {}
     for settings in (plan.settings, *plan.others):
         key = settings.key(checkpoint.sha256, task)
-        record = _existing(plan.results, key)
+        record = _existing(plan.results, key, stage)
         if record is not None:
             found[key] = record
             done(record)
@@ -142,13 +142,14 @@ def _all(
     return [found[settings.key(checkpoint.sha256, task)] for settings in (plan.settings, *plan.others)]
 
 
-def _existing(results: Path, key: str) -> Record | None:
-    """The record of a run with this key, if one is there and whole."""
+def _existing(results: Path, key: str, stage: Stage) -> Record | None:
+    """The record of a run with this key, if one is there and whole; ``stage`` hears of one that is not."""
     for path in sorted(results.glob(f"*_{key[:8]}.json")):
         try:
             record = read(path)
         except UserError:
-            continue  # damaged: measure it again
+            stage(f"{path} is no whole record: measured again")
+            continue
         if record.key == key:
             return record
     return None

@@ -18,7 +18,7 @@ from mpcbench.pipeline.memory import check_memory, needed
 from mpcbench.pipeline.sweep import Cell, Sweep, run
 from mpcbench.progress import silent
 from mpcbench.records.schema import Record
-from mpcbench.records.store import read, read_folder, to_json, write
+from mpcbench.records.store import read, readable, to_json, write
 
 
 def run_on_ray(
@@ -34,7 +34,7 @@ def run_on_ray(
     try:
         most = max(node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"])
         check_memory(parameters, most, "on any machine of the cluster")
-        known = ray.put(_existing(plan.results))
+        known = ray.put(_existing(plan.results, stage))
         task = ray.remote(_cell)
         waiting = {}
         for cell in plan.cells:
@@ -63,8 +63,11 @@ def _connected(address: str) -> Any:
     return ray
 
 
-def _existing(results: Path) -> list[str]:
-    return [to_json(record) for record in read_folder(results)] if results.is_dir() else []
+def _existing(results: Path, stage: Stage) -> list[str]:
+    records, damaged = readable(results)
+    for sentence in damaged:
+        stage(f"passed over: {sentence}")
+    return [to_json(record) for record in records]
 
 
 def _cell(plan: Sweep, known: list[str]) -> tuple[str | None, list[str]]:

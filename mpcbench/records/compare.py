@@ -73,20 +73,12 @@ def same_but_link(first: Record, second: Record) -> bool:
     return whole and all(MUST_MATCH[field](first) == MUST_MATCH[field](second) for field in alike)
 
 
-def measured_elsewhere(records: Sequence[Record], folder: Path) -> list[Record]:
-    """Records of ``folder`` that differ from one of ``records`` in the link alone.
-
-    Files that hold no whole record are passed over.
-    """
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            other = read(path)
-        except UserError:
-            continue
-        if any(_link(other) != _link(record) and same_but_link(other, record) for record in records):
-            found.append(other)
-    return found
+def measured_elsewhere(records: Sequence[Record], others: Sequence[Record]) -> list[Record]:
+    """Those of ``others`` that differ from one of ``records`` in the link alone."""
+    return [
+        other for other in others
+        if any(_link(other) != _link(record) and same_but_link(other, record) for record in records)
+    ]  # fmt: skip
 
 
 def _link(record: Record) -> list[object]:

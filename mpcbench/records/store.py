@@ -18,6 +18,10 @@ from mpcbench.records.schema import PHASES, SCHEMA_VERSION, PhaseLedger, Record
 LINE = 240  # values whose JSON is shorter than this stay on one line
 
 
+class NoRecord(UserError):
+    """A whole JSON file that is of something else."""
+
+
 def write(record: Record, folder: Path) -> Path:
     """Write ``record`` into ``folder`` under its :func:`file_name` and return the path.
 
@@ -108,7 +112,10 @@ def read(path: Path) -> Record:
     except OSError as error:
         raise UserError(f"cannot read the record {path}: {error.strerror or error}") from error
     except ValueError as error:  # not JSON, or not UTF-8
-        raise UserError(f"{path} is not a record: it is not valid JSON ({error})") from error
+        raise UserError(
+            f"{path} is not a record: it is not valid JSON ({error}); remove the file or move it away, and "
+            "measure again what it was of"
+        ) from error
     _check_version(path, data)
     try:
         record = Record.model_validate(data)
@@ -122,7 +129,9 @@ def read(path: Path) -> Record:
 def _check_version(path: Path, data: object) -> None:
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version is None:
-        raise UserError(f"{path} is not a record of mpcbench: it has no field schema_version")
+        raise NoRecord(
+            f"{path} is not a record of mpcbench: it has no field schema_version; keep it elsewhere"
+        )
     if version != SCHEMA_VERSION:
         newer = isinstance(version, int) and version > SCHEMA_VERSION
         remedy = "update mpcbench to read it" if newer else "run the comparison again"
@@ -167,6 +176,22 @@ def read_folder(folder: Path) -> list[Record]:
     except OSError as error:
         raise UserError(f"cannot read the folder {folder}: {error.strerror or error}") from error
     return in_order([read(path) for path in paths])
+
+
+def readable(folder: Path) -> tuple[list[Record], list[str]]:
+    """The whole records of ``folder``, and a sentence about each file that is a damaged one.
+
+    JSON of something else is passed over, and a missing folder holds nothing.
+    """
+    records, damaged = [], []
+    for path in sorted(Path(folder).glob("*.json")):
+        try:
+            records.append(read(path))
+        except NoRecord:
+            continue
+        except UserError as error:
+            damaged.append(str(error))
+    return in_order(records), damaged
 
 
 def in_order(records: Iterable[Record]) -> list[Record]:

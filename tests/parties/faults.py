@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -126,24 +126,10 @@ def free_port() -> int:
 
 
 def faulty_run(
-    folder: Path, shares: Path, tokens: Path, who: str, stage: str, number: signal.Signals
+    folder: Path, shares: Path, tokens: Path, who: str, stage: str, number: signal.Signals, *client: str
 ) -> tuple[Run, float]:
-    """Start all three; returns when ``who`` was hit, with the time of that."""
-    run = Run(folder, (free_port(), free_port()))
-    meet, dealt = (f"127.0.0.1:{port}" for port in run.ports)
-    usual = ("--timeout", str(TIMEOUT), "--wait", "240")
-    dealer = run.start("dealer", "dealer", "--rendezvous", dealt, *usual)
-    for rank in (0, 1):
-        words = ["party", "--rank", str(rank), "--shares", str(shares / f"party{rank}"), "--provider",
-                 "dealer", "--rendezvous", meet, "--dealer", dealt, "--threads", "1", *usual]  # fmt: skip
-        if rank == 1:
-            words += ["--token-ids", str(tokens), "--repetitions", "3"]
-        fault = None
-        if who == f"party{rank}":
-            fault = Fault(stage, number)
-        elif who == "dealer" and rank == 1:
-            fault = Fault(stage, number, dealer.pid)
-        run.start(f"party{rank}", *words, fault=fault)
+    """Start all three, with more ``client`` words; returns when ``who`` was hit, with the time of that."""
+    run = started_run(folder, shares, tokens, Fault(stage, number), who, *client)
     hit = run.processes[who].pid
     deadline = time.monotonic() + 240
     while not _is_hit(hit):
@@ -152,6 +138,26 @@ def faulty_run(
         assert time.monotonic() < deadline, [run.log(role) for role in ROLES]
         time.sleep(0.01)
     return run, time.monotonic()
+
+
+def started_run(
+    folder: Path, shares: Path, tokens: Path, fault: Fault | None = None, who: str = "", *client: str
+) -> Run:
+    """Two parties and a dealer that have just started, of which ``who`` is going to be hit."""
+    run = Run(folder, (free_port(), free_port()))
+    meet, dealt = (f"127.0.0.1:{port}" for port in run.ports)
+    usual = ("--timeout", str(TIMEOUT), "--wait", "240")
+    dealer = run.start("dealer", "dealer", "--rendezvous", dealt, *usual)
+    for rank in (0, 1):
+        words = ["party", "--rank", str(rank), "--shares", str(shares / f"party{rank}"), "--provider",
+                 "dealer", "--rendezvous", meet, "--dealer", dealt, "--threads", "1", *usual]  # fmt: skip
+        if rank == 1:
+            words += ["--token-ids", str(tokens), "--repetitions", "3", *client]
+        own = fault if who == f"party{rank}" else None
+        if fault is not None and who == "dealer" and rank == 1:
+            own = replace(fault, process=dealer.pid)
+        run.start(f"party{rank}", *words, fault=own)
+    return run
 
 
 def _is_hit(pid: int) -> bool:

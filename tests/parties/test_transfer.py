@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from mpcbench.errors import PeerError
+from mpcbench.errors import PeerError, UserError
 from mpcbench.parties import transfer
 from mpcbench.parties.transfer import receive_folder, send_folder
+from tests.disks import small_disk
 from tests.secure.links import links, outcomes, together
 
 
@@ -51,3 +52,15 @@ def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         told, _ = outcomes(left.hear, lambda: receive_folder(right, tmp_path))
     assert isinstance(told, PeerError) and "there is no room for 0 MB of shares here" in str(told)
     assert _content(tmp_path) == {}
+
+
+def test_a_disk_that_fills_up_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 30))
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "a").write_bytes(bytes(200_000))
+    with small_disk(tmp_path / "disk", 100_000) as disk, links() as (left, right):
+        _, mine = outcomes(
+            lambda: send_folder(left, tmp_path / "here"), lambda: receive_folder(right, disk.folder)
+        )
+    assert isinstance(mine, UserError)
+    assert str(mine).startswith(f"cannot keep the shares in {disk.folder} (No space left on device): make")

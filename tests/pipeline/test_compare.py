@@ -12,6 +12,7 @@ from mpcbench.pipeline.compare import compare as _compare
 from mpcbench.progress import silent
 from mpcbench.records.store import read, read_folder
 from mpcbench.secure.protocol import load_protocol
+from tests.disks import small_disk
 from tests.pipeline.conftest import changed
 
 
@@ -34,13 +35,31 @@ def test_what_is_there_is_not_measured_again(plan, original, runs):
     assert again[:2] == [first[1], first[0]]
 
 
-def test_a_damaged_record_is_measured_again(plan, original, runs):
+def test_a_half_written_record_is_measured_again_and_said_to_be(plan, original, runs):
     compare(plan, original)
-    damaged = next(plan.results.glob("*_l02_*.json"))
+    damaged, whole = (next(plan.results.glob(f"*_l{count}_*.json")) for count in ("02", "00"))
     damaged.write_text(damaged.read_text()[:100])
-    compare(plan, original)
+    before = whole.read_bytes()
+    said = []
+    _compare(plan, original, silent, said.append)
     assert [len(layers) for layers in runs.layers] == [0, 2, 2]
-    assert len(read(damaged).model.polynomial_layers) == 2
+    assert len(read(damaged).model.polynomial_layers) == 2 and whole.read_bytes() == before
+    assert f"2 polynomial layers (2 of 2): {damaged} is no whole record: measured again" in said
+
+
+def test_a_full_disk_costs_one_measurement_and_no_record(plan, original, runs, tmp_path):
+    with small_disk(tmp_path / "disk", 1 << 20) as disk:
+        plan = replace(plan, results=disk.folder)
+        runs.before = lambda count: disk.fill() if count == 2 else None
+        with pytest.raises(UserError, match=r"cannot write the record .*_l02_.*: No space left on device"):
+            compare(plan, original)
+        (kept,) = disk.names()  # and nothing half written
+        first = read(disk.folder / kept)
+        disk.free()
+        runs.before = lambda count: None
+        again = compare(plan, original)
+        assert again[0] == first and len(read_folder(disk.folder)) == 2
+        assert [len(layers) for layers in runs.layers] == [0, 2, 2]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])

@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,18 @@ def test_a_broken_record_is_refused_with_its_file_and_field(tmp_path: Path, chan
     assert str(path) in str(caught.value)
     with pytest.raises(UserError, match=r"broken\.json"):
         store.read_folder(tmp_path)
+
+
+def test_a_half_written_file_hides_no_whole_one_and_none_is_touched(tmp_path: Path) -> None:
+    paths = [store.write(make_record(layers), tmp_path) for layers in (0, 8)]
+    whole = paths[0].read_bytes()
+    paths[1].write_bytes(paths[1].read_bytes()[:1000])
+    (tmp_path / "benchmarks.json").write_text("{}")  # of something else
+    records, (sentence,) = store.readable(tmp_path)
+    assert records == [make_record(0)]
+    assert re.fullmatch(r"\S+_l08_\S+\.json is not a record: .*; remove the file or move it away.*", sentence)
+    assert paths[0].read_bytes() == whole and paths[1].stat().st_size == 1000
+    assert store.readable(tmp_path / "nowhere") == ([], [])
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b"3"])

@@ -9,7 +9,7 @@ import pytest
 from mpcbench.parties.network import load_link
 from mpcbench.records.compare import measured_elsewhere
 from mpcbench.records.schema import Record
-from mpcbench.records.store import write
+from mpcbench.records.store import read_folder, write
 from mpcbench.report.links import links_section, projected
 from mpcbench.report.tables import markdown
 from tests.records.factory import make_comparison, make_record
@@ -79,6 +79,4 @@ def test_the_folder_is_searched_for_the_same_settings(tmp_path: Path) -> None:
     ]
     for record in (*records, same, *others):
         write(record, tmp_path)
-    (tmp_path / "benchmarks.json").write_text("{}")
-    (tmp_path / "damaged.json").write_text("{")
-    assert [record.run_id for record in measured_elsewhere(records, tmp_path)] == [same.run_id]
+    assert [record.run_id for record in measured_elsewhere(records, read_folder(tmp_path))] == [same.run_id]
