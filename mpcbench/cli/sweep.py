@@ -47,14 +47,15 @@ def command(file: Path, only_estimate: bool, address: str | None, results: Path,
     from mpcbench.cli.progress import progress_bars
     from mpcbench.errors import UserError
     from mpcbench.pipeline.memory import check_memory
-    from mpcbench.pipeline.sweep import read_sweep
+    from mpcbench.pipeline.sweep import read_sweep, unmeasured
 
     plan = read_sweep(file, results, partial(settings, prompt=DEFAULT_PROMPT, rendezvous="127.0.0.1:0"))
     parameters = _estimates(plan, as_json and only_estimate)
     if only_estimate:
         return
     if address is None:
-        check_memory(parameters, psutil.virtual_memory().available)
+        wanted = {cell.model for cell in unmeasured(plan)} & parameters.keys()
+        check_memory({name: parameters[name] for name in wanted}, psutil.virtual_memory().available)
     writable(results)
     with progress_bars() as shown:
         records, failures = _run(plan, address, parameters, shown)

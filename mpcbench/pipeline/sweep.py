@@ -26,6 +26,7 @@ from mpcbench.pipeline.compare import Comparison, Stage, check_counts, compare
 from mpcbench.pipeline.measure import Settings
 from mpcbench.progress import Progress
 from mpcbench.records.schema import Record
+from mpcbench.records.store import read_folder
 from mpcbench.secure.protocol import load_protocol
 
 AXES = ("model", "layers", "protocol", "tokens", "link", "seed")
@@ -127,6 +128,24 @@ def read_sweep(file: Path, results: Path, settings: MakeSettings) -> Sweep:
         load_link(name)
     cells = itertools.product(*(dict.fromkeys(getattr(grid, axis)) for axis in AXES))
     return Sweep(tuple(Cell(*values) for values in cells), grid.options, results, settings)
+
+
+def unmeasured(plan: Sweep) -> list[Cell]:
+    """Cells without a record in the results folder that says of itself what they say."""
+    there = {_what(record) for record in read_folder(plan.results)} if plan.results.is_dir() else set()
+    provider = plan.options.provider
+    return [
+        cell
+        for cell in plan.cells
+        if (cell.model, cell.layers, load_protocol(cell.protocol, provider).name, cell.tokens,
+            load_link(cell.link).name, cell.seed) not in there
+    ]  # fmt: skip
+
+
+def _what(record: Record) -> tuple[str, int, str, int, str, int | None]:
+    workload = record.workload
+    return (record.model.name, len(record.model.polynomial_layers), record.protocol.name, workload.tokens,
+            record.link.profile, workload.seed)  # fmt: skip
 
 
 def _sentence(file: Path, error: ValidationError) -> str:

@@ -29,16 +29,16 @@ class StoredProvider(FromDealer):
         self._spare: dict[Recipe, deque[Dealt]] = {}
 
     def prepare(self, what: str = "inference") -> None:
-        """Mark the next inference's material as used, and read it."""
+        """Mark the next inference's material as used, read it, and expand the seeds that go with it."""
         index, self._next = self._next, self._next + 1
         material = self.material
         self._seed, corrections = material.use(index)
         self._dealer_seconds += material.seconds(index)
         dealt = self._cut([*material.plan, *material.spare], corrections)
-        self._ahead = deque(dealt[: len(material.plan)])
+        self._ahead = deque(self._expanded(item) for item in dealt[: len(material.plan)])
         self._spare = {}
         for item in dealt[len(material.plan) :]:
-            self._spare.setdefault(item[1], deque()).append(item)
+            self._spare.setdefault(item.recipe, deque()).append(item)
 
     def stored_bytes(self) -> tuple[int, int]:
         return self.material.bytes(SETUP), self.material.bytes(inference_file(0))
@@ -65,9 +65,9 @@ class StoredProvider(FromDealer):
     def _cut(self, requests: list[tuple[int, Recipe]], corrections: torch.Tensor) -> list[Dealt]:
         """Requests with their corrections, which party 0 does not need."""
         if self.communicator.get_rank() == 0:
-            return [(number, recipe, None) for number, recipe in requests]
+            return [Dealt(number, recipe, None) for number, recipe in requests]
         parts = corrections.split([recipe.value_words() for _, recipe in requests])
-        return [(number, recipe, part) for (number, recipe), part in zip(requests, parts, strict=True)]
+        return [Dealt(number, recipe, part) for (number, recipe), part in zip(requests, parts, strict=True)]
 
     def _spare_for(self, recipe: Recipe) -> Dealt:
         if not self._spare.get(recipe):
@@ -79,6 +79,6 @@ class StoredProvider(FromDealer):
 
     def _shares(self, recipe: Recipe, again: bool) -> list[torch.Tensor]:
         dealt = self._spare_for(recipe) if again else self._ahead.popleft()
-        if dealt[1] != recipe:
-            raise RuntimeError(f"an inference asks for {recipe!r} where {dealt[1]!r} was planned")
-        return self._expanded(dealt)
+        if dealt.recipe != recipe:
+            raise RuntimeError(f"an inference asks for {recipe!r} where {dealt.recipe!r} was planned")
+        return self._taken(dealt)

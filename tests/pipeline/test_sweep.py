@@ -13,11 +13,11 @@ from mpcbench.cli.workload import settings
 from mpcbench.distill import Texts
 from mpcbench.errors import UserError
 from mpcbench.pipeline.memory import check_memory, needed
-from mpcbench.pipeline.sweep import Cell, Sweep, example, prompt, read_sweep, run
+from mpcbench.pipeline.sweep import Cell, Sweep, example, prompt, read_sweep, run, unmeasured
 from mpcbench.pipeline.sweep_ray import run_on_ray
 from mpcbench.progress import silent
 from mpcbench.records.schema import Record
-from mpcbench.records.store import read_folder
+from mpcbench.records.store import read_folder, write
 from mpcbench.report.sweep import COLUMNS, row, write_sweep
 from tests.accuracy.questions import tiny_rows, write_rows
 from tests.pipeline.conftest import PROMPT, Runs
@@ -111,6 +111,17 @@ def test_a_model_that_does_not_fit_is_refused_with_the_numbers() -> None:
 
 
 # Running it.
+
+
+def test_cells_that_have_a_record_need_no_memory_any_more(sweep, runs: Runs) -> None:
+    plan = sweep("layers: [0, 2]\nprotocol: crypten\ntokens: [4, 6]\nlink: [loopback, lan]")
+    assert unmeasured(plan) == list(plan.cells)
+    records, _ = _run(plan)
+    for record, cell in list(zip(records, plan.cells, strict=True))[:3]:
+        workload = record.workload.model_copy(update={"tokens": cell.tokens, "seed": cell.seed})
+        link = record.link.model_copy(update={"profile": cell.link})
+        write(record.model_copy(update={"workload": workload, "link": link}), plan.results)
+    assert unmeasured(plan) == list(plan.cells[3:])
 
 
 def test_every_cell_becomes_a_record_and_is_not_measured_again(sweep, runs: Runs) -> None:

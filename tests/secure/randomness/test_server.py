@@ -40,94 +40,119 @@ def dealer() -> Iterator[tuple[Any, Any, list]]:
         assert not thread.is_alive()
 
 
-def _providers(first: Any, second: Any) -> tuple[DealerProvider, DealerProvider]:
+@contextmanager
+def _providers(first: Any, second: Any) -> Iterator[tuple[DealerProvider, DealerProvider]]:
     with links() as (left, right):
-        pair = together(
+        yield together(
             lambda: DealerProvider(LinkCommunicator(0, left), first),
             lambda: DealerProvider(LinkCommunicator(1, right), second),
         )
-    return pair
 
 
-def _ask(provider: DealerProvider, *recipes: Any) -> list[list[torch.Tensor]]:
+def _ask(provider: DealerProvider, *recipes: Any, again: bool = False) -> list[list[torch.Tensor]]:
     with provider.communicator.ledger.scope("online", 0, "m", "o"):
-        return [provider.request(recipe) for recipe in recipes]
+        return [provider.request(recipe, again) for recipe in recipes]
+
+
+def _both(pair: tuple[DealerProvider, DealerProvider], *recipes: Any, again: bool = False) -> tuple:
+    """What each party gets: asked at once, as what no plan foresees is handed out to both together."""
+    return together(*(lambda provider=provider: _ask(provider, *recipes, again=again) for provider in pair))
 
 
 RECIPES = (Square(size=(3,)), Product(op="matmul", left=(2, 3), right=(3, 4)))
 
 
 def test_parties_get_matching_shares_and_the_same_session() -> None:
-    with dealer() as (first, second, ended):
-        mine, theirs = _providers(first, second)
-        assert mine.session == theirs.session
-        (r0, s0), (a0, b0, c0) = _ask(mine, *RECIPES)
-        (r1, s1), (a1, b1, c1) = _ask(theirs, *RECIPES)
-        theirs.close()
+    with dealer() as (first, second, ended), _providers(first, second) as pair:
+        assert pair[0].session == pair[1].session
+        ((r0, s0), (a0, b0, c0)), ((r1, s1), (a1, b1, c1)) = _both(pair, *RECIPES)
+        pair[1].close()
     assert ((r0 + r1) ** 2).equal(s0 + s1)
     assert ((a0 + a1) @ (b0 + b1)).equal(c0 + c1)
     assert ended == [8 * (3 + 8)]  # bytes of corrections
 
 
 def test_what_the_dealer_sends_is_offline_traffic_of_the_party_that_gets_it() -> None:
-    with dealer() as (first, second, _):
-        mine, theirs = _providers(first, second)
-        _ask(mine, *RECIPES)
-        _ask(theirs, *RECIPES)
-        totals = [p.communicator.ledger.total("offline") for p in (mine, theirs)]
+    with dealer() as (first, second, _), _providers(first, second) as pair:
+        _both(pair, *RECIPES)
+        totals = [p.communicator.ledger.total("offline") for p in pair]
         assert [(t.bytes_sent, t.rounds) for t in totals] == [(0, 0), (88, 0)]
         assert totals[0].tuples == totals[1].tuples == {"square": 3, "matmul_triple": 8}
-        assert theirs.communicator.ledger.total("online").bytes_sent == 0
+        assert pair[1].communicator.ledger.total("online").bytes_sent == 0
 
 
 def test_later_inferences_are_dealt_ahead_and_never_the_same() -> None:
-    with dealer() as (first, second, _):
-        mine, theirs = _providers(first, second)
+    with dealer() as (first, second, _), _providers(first, second) as pair:
         seen = []
         for _ in range(3):
-            for provider in (mine, theirs):
+            for provider in pair:
                 provider.prepare()
-            (r0, s0), _ = _ask(mine, *RECIPES)
-            (r1, s1), _ = _ask(theirs, *RECIPES)
+            ((r0, s0), _), ((r1, s1), _) = _both(pair, *RECIPES)
             assert ((r0 + r1) ** 2).equal(s0 + s1)
             seen.append(tuple((r0 + r1).tolist()))
         assert len(set(seen)) == 3
-        assert len(theirs._ahead) == 0
+        assert len(pair[1]._ahead) == 0
 
 
-def test_request_beyond_the_plan_is_made_in_line() -> None:
-    with dealer() as (first, second, _):
-        pair = _providers(first, second)
-        for _ in range(2):
-            for provider in pair:
-                provider.prepare()
-                with provider.communicator.ledger.scope("online", 0, "m", "o"):
-                    provider.request(RECIPES[0])
-        again = []
+def test_what_was_dealt_ahead_is_expanded_ahead_and_handed_out_without_the_peer() -> None:
+    with dealer() as (first, second, _), _providers(first, second) as pair:
         for provider in pair:
             provider.prepare()
-            with provider.communicator.ledger.scope("online", 0, "m", "o"):
-                again.append((provider.request(RECIPES[1], again=True), provider.request(RECIPES[0])))
-        for (a0, b0, c0), (a1, b1, c1) in [(again[0][0], again[1][0])]:
-            assert ((a0 + a1) @ (b0 + b1)).equal(c0 + c1)
-        (r0, s0), (r1, s1) = again[0][1], again[1][1]
+        _both(pair, *RECIPES)
+        for provider in pair:
+            provider.prepare()
+            assert all(dealt.shares is not None for dealt in provider._ahead)
+        ((r0, s0), _), ((r1, s1), _) = (_ask(provider, *RECIPES) for provider in pair)
         assert ((r0 + r1) ** 2).equal(s0 + s1)
 
 
+def test_request_beyond_the_plan_is_made_in_line() -> None:
+    with dealer() as (first, second, _), _providers(first, second) as pair:
+        for _ in range(2):
+            for provider in pair:
+                provider.prepare()
+            _both(pair, RECIPES[0])
+        for provider in pair:
+            provider.prepare()
+        ((a0, b0, c0),), ((a1, b1, c1),) = _both(pair, RECIPES[1], again=True)
+        assert ((a0 + a1) @ (b0 + b1)).equal(c0 + c1)
+        ((r0, s0),), ((r1, s1),) = _both(pair, RECIPES[0])
+        assert ((r0 + r1) ** 2).equal(s0 + s1)
+
+
+def test_nobody_goes_on_before_the_other_has_its_tuple() -> None:
+    with dealer() as (first, second, _), _providers(first, second) as pair:
+        for provider in pair:
+            provider.prepare()
+        early = threading.Thread(target=_ask, args=(pair[0], RECIPES[0]), daemon=True)
+        early.start()
+        early.join(timeout=0.3)
+        assert early.is_alive()  # party 0 has all it needs in its seed, and waits nevertheless
+        _ask(pair[1], RECIPES[0])
+        early.join(timeout=10)
+        assert not early.is_alive()
+
+
+def test_parties_that_ask_for_different_tuples_notice() -> None:
+    with dealer() as (first, second, _), _providers(first, second) as pair:
+        pair[0].requests += 1
+        for failure in outcomes(*(lambda p=provider: _ask(p, RECIPES[0]) for provider in pair)):
+            assert isinstance(failure, PeerError)
+            assert "asked its dealer for something else" in str(failure)
+
+
 def test_inference_that_asks_for_something_else_is_a_defect() -> None:
-    with dealer() as (first, second, _):
-        mine, _ = _providers(first, second)
-        for recipe in RECIPES:
-            mine.prepare()
-            if recipe is RECIPES[0]:
-                _ask(mine, recipe)
+    with dealer() as (first, second, _), _providers(first, second) as pair:
+        for provider in pair:
+            provider.prepare()
+        _both(pair, RECIPES[0])
+        pair[0].prepare()
         with pytest.raises(RuntimeError, match="earlier one asked"):
-            _ask(mine, RECIPES[1])
+            _ask(pair[0], RECIPES[1])
 
 
 def test_dealer_refuses_what_it_cannot_make() -> None:
-    with dealer() as (first, second, ended):
-        _, theirs = _providers(first, second)
+    with dealer() as (first, second, ended), _providers(first, second) as (_, theirs):
         theirs.link.tell({"requests": [[0, "nothing", {}]]})
         with pytest.raises(PeerError, match="cannot follow a request"):
             theirs.link.exchange([], [memoryview(bytearray(8))])
@@ -165,6 +190,6 @@ def test_dealer_emulates_what_the_party_does(emulated: tuple | None) -> None:
 
 
 def test_party_that_goes_away_ends_the_dealer() -> None:
-    with dealer() as (first, second, ended):
-        _providers(first, second)
+    with dealer() as (first, second, ended), _providers(first, second):
+        pass
     assert isinstance(ended[0], PeerError)
