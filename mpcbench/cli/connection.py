@@ -38,6 +38,15 @@ def connection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def fixed_seeds_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--insecure-fixed-seeds``, for tests and hidden; the command gets it as ``fixed_seeds``, or 0."""
+    option = click.option(
+        "--insecure-fixed-seeds", "fixed_seeds", type=click.IntRange(1), hidden=True,
+        callback=lambda context, parameter, number: number or 0,
+    )  # fmt: skip
+    return option(function)
+
+
 @dataclass(frozen=True)
 class Places:
     """Where parties meet, where the dealer listens, and how connections are protected.

@@ -7,19 +7,26 @@ from pathlib import Path
 
 import click
 
-from mpcbench.cli.connection import DEALER_LISTENS, START_SECONDS, connection_options, places
+from mpcbench.cli.connection import (
+    DEALER_LISTENS,
+    START_SECONDS,
+    connection_options,
+    fixed_seeds_option,
+    places,
+)
 
 
 @click.command()
 @click.option("--rendezvous", metavar="HOST:PORT", help=f"Where to listen [default: {DEALER_LISTENS}].")
 @connection_options
+@fixed_seeds_option
 @click.option(
     "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads to compute with."
 )
 @click.option("--events", is_flag=True, hidden=True)
 def command(
     rendezvous: str | None, hosts: Path | None, certs: Path | None, insecure_no_tls: bool, wait: float,
-    timeout: float, threads: int, events: bool,
+    timeout: float, fixed_seeds: int, threads: int, events: bool,
 ) -> None:  # fmt: skip
     """Make correlated randomness for one run of two parties, and end with it.
 
@@ -46,8 +53,11 @@ def command(
             click.echo(f"Listening on {host}:{server.getsockname()[1]} for two parties.", err=True)
         import torch
 
+        from mpcbench.secure.randomness.prg import fix_seeds
         from mpcbench.secure.randomness.server import serve, welcome
 
+        if fixed_seeds:
+            fix_seeds(fixed_seeds, "dealer")
         torch.set_num_threads(threads)
         parties = ("party0", "party1")
         links = [accept(server, "a party", wait, START_SECONDS, where.credentials, parties) for _ in range(2)]

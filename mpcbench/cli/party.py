@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpcbench.cli.connection import PARTIES_MEET, START_SECONDS, connection_options, places
+from mpcbench.cli.connection import (
+    PARTIES_MEET,
+    START_SECONDS,
+    connection_options,
+    fixed_seeds_option,
+    places,
+)
 from mpcbench.cli.workload import link_options, writable
 
 if TYPE_CHECKING:
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
     "--dealer", metavar="HOST:PORT", help="Where `mpcbench dealer` listens, if the provider is one."
 )
 @connection_options
+@fixed_seeds_option
 @link_options
 @click.option("--material", type=click.Path(path_type=Path), metavar="DIR",
               help="This party's folder of `mpcbench preprocess`, instead of a dealer.")  # fmt: skip
@@ -58,7 +65,7 @@ if TYPE_CHECKING:
 @click.option("--events", is_flag=True, hidden=True)
 def command(
     rank: int, shares: Path, rendezvous: str | None, dealer: str | None, hosts: Path | None,
-    certs: Path | None, insecure_no_tls: bool, events: bool, **options: Any,
+    certs: Path | None, insecure_no_tls: bool, fixed_seeds: int, events: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Start one party of a two-party run; start the other one too, here or on another host.
 
@@ -74,6 +81,10 @@ def command(
     where = places(f"party{rank}", rendezvous, dealer, hosts, certs, insecure_no_tls)
     # Listening comes before the heavy imports, so that the client can connect meanwhile.
     link = _meet(rank, where, options["wait"], events)
+    if fixed_seeds:
+        from mpcbench.secure.randomness.prg import fix_seeds
+
+        fix_seeds(fixed_seeds, f"party{rank}")
     try:
         job, outcome = _take_part(rank, shares, link, where, events, **options)
     finally:
@@ -263,6 +274,8 @@ def _print(outcome: Outcome, shares: Path, protocol: str, provider: str | None) 
     if load_protocol(protocol, provider).provider == "first-party":
         click.echo("† Not secure, for development only: party 0 made the correlated randomness.")
     mine = outcome.results[0]
+    if mine.fixed_seeds:
+        click.echo(f"† Not secure, a test: all masks follow from the fixed number {mine.fixed_seeds}.")
     emulation = "" if mine.link_backend == "none" else f", emulated ({mine.link_backend})"
     click.echo(
         f"link: {mine.round_trip_seconds * 1e3:.3g} ms round trip, "

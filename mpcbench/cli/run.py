@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from mpcbench.cli.connection import fixed_seeds_option
 from mpcbench.cli.output import json_option, print_record, say
 from mpcbench.cli.workload import settings, workload_options, writable
 
@@ -17,11 +19,12 @@ from mpcbench.cli.workload import settings, workload_options, writable
 @click.option("--material", type=click.Path(path_type=Path), metavar="DIR",
               help="Randomness that `mpcbench preprocess` wrote, instead of a dealer.")  # fmt: skip
 @click.option("--accuracy/--no-accuracy", default=False, help="Score the checkpoint in plaintext as well.")
+@fixed_seeds_option
 @workload_options
 @json_option
 def command(
-    model: str, shares: Path | None, accuracy: bool, calibration_data: str | None, task_data: Path | None,
-    limit: int | None, results: Path, as_json: bool, **options: object,
+    model: str, shares: Path | None, fixed_seeds: int, accuracy: bool, calibration_data: str | None,
+    task_data: Path | None, limit: int | None, results: Path, as_json: bool, **options: object,
 ) -> None:  # fmt: skip
     """Run MODEL (name, Hub id, folder or .gguf file) under two-party computation and record it."""
     from mpcbench.checkpoints import load
@@ -38,7 +41,7 @@ def command(
     with progress_bars() as shown:
         shown.stage(f"loading {model}")
         checkpoint = load(model)
-        chosen = settings(checkpoint, **options)
+        chosen = replace(settings(checkpoint, **options), fixed_seeds=fixed_seeds)
         scored = (task_data, limit) if accuracy else None
         record = export_and_run(shares, checkpoint, chosen, texts, scored, shown.step, shown.stage)
     try:

@@ -29,6 +29,7 @@ from mpcbench.secure.protocol import load_protocol
 WAIT_SECONDS = 120
 """How long processes wait for each other to come; the launcher notices at once when one has died."""
 _DEALER_HOST = 2
+FIXED_SEEDS = "--insecure-fixed-seeds"
 TOKENS, LOGITS = "tokens.safetensors", "logits.safetensors"
 
 
@@ -41,6 +42,7 @@ class LocalRun:
     folder with ``party0`` and ``party1`` of what a dealer made ahead of time. ``new_tokens``,
     ``private_logits`` and ``stop`` are of a generation, see :class:`~mpcbench.parties.party.Job`.
     ``protection`` are the options of ``mpcbench party`` that protect its connections to other hosts.
+    ``fixed_seeds``, insecure and for tests, is what all seeds follow from.
     """
 
     shares: Path
@@ -58,6 +60,7 @@ class LocalRun:
     private_logits: bool = False
     stop: tuple[int, ...] = ()
     protection: tuple[str, ...] = ()
+    fixed_seeds: int = 0
 
 
 def run_here(run: LocalRun, progress: Progress = silent) -> Outcome:
@@ -132,10 +135,14 @@ def _protection(run: LocalRun) -> list[str]:
     return ["--insecure-no-tls"] if run.backend == "namespaces" else list(run.protection)
 
 
+def _seeds(run: LocalRun) -> list[str]:
+    return [FIXED_SEEDS, str(run.fixed_seeds)] if run.fixed_seeds else []
+
+
 def _dealer_command(run: LocalRun, rendezvous: str) -> list[str]:
     return [
         sys.executable, "-m", "mpcbench", "dealer", "--rendezvous", rendezvous, "--threads", str(run.threads),
-        "--wait", str(WAIT_SECONDS), "--events", *_protection(run),
+        "--wait", str(WAIT_SECONDS), "--events", *_protection(run), *_seeds(run),
     ]  # fmt: skip
 
 
@@ -147,7 +154,7 @@ def party_command(
         sys.executable, "-m", "mpcbench", "party", "--rank", str(rank), "--rendezvous", rendezvous,
         "--shares", str(run.shares / f"party{rank}"), "--protocol", run.protocol,
         "--threads", str(run.threads), "--network", run.network.origin, "--link-backend", run.backend,
-        "--wait", str(WAIT_SECONDS), "--events", *_protection(run),
+        "--wait", str(WAIT_SECONDS), "--events", *_protection(run), *_seeds(run),
         "--out", str(folder / f"result{rank}.json"),
     ]  # fmt: skip
     if run.provider is not None:

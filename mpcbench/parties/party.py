@@ -34,6 +34,7 @@ from mpcbench.secure.ledger import Ledger
 from mpcbench.secure.protocol import Protocol
 from mpcbench.secure.provider import FirstPartyProvider, Provider
 from mpcbench.secure.randomness.material import Material
+from mpcbench.secure.randomness.prg import fixed_seeds
 from mpcbench.secure.series import agree_by
 from mpcbench.secure.stored import StoredProvider
 from mpcbench.secure.substrate import install
@@ -144,7 +145,9 @@ def take_part(job: Job, link: Link, progress: Progress = silent) -> Outcome:
 def _hello(job: Job, folder: ShareFolder) -> Hello:
     hashes = (folder.graph.sha256(), job.protocol.sha256())
     network = job.network.describe()
-    mine = Hello(mpcbench.__version__, job.rank, folder.sharing, *hashes, network=network)
+    mine = Hello(
+        mpcbench.__version__, job.rank, folder.sharing, *hashes, network=network, fixed_seeds=fixed_seeds()
+    )
     if job.tokens is None:
         return mine
     return replace(
@@ -311,6 +314,7 @@ class Session:
             bandwidth_bytes_per_second=self.probe.bytes_per_second,
             link_backend=self.probe.backend,
             stored_bytes=self.provider.stored_bytes(),
+            fixed_seeds=fixed_seeds(),
         )
 
 

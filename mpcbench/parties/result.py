@@ -82,7 +82,8 @@ class PartyResult(BaseModel):
 
     Of a generation these are of the prompt and the first token; ``later`` are the tokens that follow.
     ``other_bytes_sent`` is what is no payload: greetings, probes, frame headers. ``stored_bytes`` are of
-    randomness made ahead of time: for the set-up, and for one inference.
+    randomness made ahead of time: for the set-up, and for one inference. ``fixed_seeds`` is what a test had
+    all seeds follow from, 0 where they come from the operating system.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -100,6 +101,7 @@ class PartyResult(BaseModel):
     bandwidth_bytes_per_second: float
     link_backend: str = "none"
     stored_bytes: tuple[int, int] = (0, 0)
+    fixed_seeds: int = 0
     later: list[StepResult] = []
 
 

@@ -16,12 +16,17 @@ RANDOMNESS = {
 }
 AHEAD = "a dealer, a process of its own that colludes with neither party, ahead of time into files"
 SECURE_PROVIDERS = frozenset({"dealer"})
-MASKS = "Masks come from AES-128 in counter mode, with seeds from the operating system."
 EMBEDDING_NOTE = {
     "client": "The embedding table is public to the client, which looks its own tokens up; for a model with "
     "tied embeddings this shows it the LM head's weights before the last norm's gain.",
     "private": "The embedding is looked up under MPC: a one-hot row a token times the secret table.",
 }
+
+
+def masks(fixed_seeds: int = 0) -> str:
+    """Where masks come from: what a test had all seeds follow from, or 0."""
+    seeds = f"fixed seeds, made of {fixed_seeds}" if fixed_seeds else "seeds from the operating system"
+    return f"Masks come from AES-128 in counter mode, with {seeds}."
 
 
 def called() -> dict[str, str]:

@@ -32,7 +32,7 @@ def record_of_client(job: Job, prompt: str | None, outcome: Outcome, remote: boo
         raise UserError(f"{job.shares} does not say which model it is of: export the model again.") from None
     settings = Settings(
         job.protocol.name, job.protocol, prompt or "", job.tokens, graph.embedding, job.repetitions,
-        job.warmups, job.threads, network=job.network,
+        job.warmups, job.threads, network=job.network, fixed_seeds=outcome.results[1].fixed_seeds,
     )  # fmt: skip
     where = [HOSTS] if remote else ["by hand"]
     made = record(outcome, info, settings, settings.key(info.checkpoint_sha256, [*where, tls]))

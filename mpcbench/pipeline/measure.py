@@ -21,7 +21,7 @@ from mpcbench.parties.network import NO_EMULATION, Backend, LinkProfile
 from mpcbench.parties.party import Outcome
 from mpcbench.parties.result import merge_latency, merge_ledgers, merge_openings, merge_storage
 from mpcbench.pipeline.check import range_note
-from mpcbench.pipeline.described import EMBEDDING_NOTE, MASKS, called, protocol_info
+from mpcbench.pipeline.described import EMBEDDING_NOTE, called, masks, protocol_info
 from mpcbench.pipeline.generation import ends, generation
 from mpcbench.pipeline.truncation import truncations
 from mpcbench.progress import Progress, silent
@@ -62,6 +62,7 @@ class Settings:
     private_logits: bool = False
     elsewhere: RemoteRuns | None = None
     seed: int | None = None
+    fixed_seeds: int = 0
 
     def in_words(self) -> str:
         """Protocol, number of tokens, and the link if it is not loopback."""
@@ -78,6 +79,7 @@ class Settings:
         if self.network != NO_EMULATION:
             parts += [self.network.name, self.network.bandwidth, self.network.round_trip]
         parts += [] if self.seed is None else [f"seed {self.seed}"]
+        parts += [f"fixed seeds {self.fixed_seeds}"] if self.fixed_seeds else []
         parts += [self.backend] if self.backend != "transport" else []
         parts += ["dealt ahead of time"] if self.material else []
         if self.new_tokens:
@@ -100,7 +102,7 @@ def measure(
             shares, settings.protocol_name, settings.tokens, settings.repetitions, settings.warmups,
             settings.threads, settings.rendezvous, settings.protocol.provider, settings.network,
             settings.backend, settings.material, settings.new_tokens, settings.private_logits,
-            ends(checkpoint),
+            ends(checkpoint), fixed_seeds=settings.fixed_seeds,
         ),
         progress,
     )  # fmt: skip
@@ -135,6 +137,7 @@ def record(
     notes: Sequence[str] = (),
 ) -> Record:  # fmt: skip
     """The record of a run from both parties' reports, and what is known about it beyond them."""
+    fixed = max(result.fixed_seeds for result in outcome.results)  # as the processes say, whoever asked
     return Record(
         **called(),
         key=key,
@@ -154,7 +157,8 @@ def record(
         environment=environment(),
         truncation=truncation,
         generation=generated,
-        notes=[MASKS, EMBEDDING_NOTE[settings.embedding], *_stored(outcome), *notes],
+        insecure_fixed_seeds=fixed or None,
+        notes=[masks(fixed), EMBEDDING_NOTE[settings.embedding], *_stored(outcome), *notes],
     )
 
 

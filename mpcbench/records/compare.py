@@ -19,6 +19,7 @@ MUST_MATCH: dict[str, Callable[[Record], object]] = {
     "protocol.fraction_bits": lambda r: r.protocol.fraction_bits,
     "protocol.ring_bits": lambda r: r.protocol.ring_bits,
     "protocol.provider": lambda r: r.protocol.provider,
+    "insecure_fixed_seeds": lambda r: r.insecure_fixed_seeds,
     "link.profile": lambda r: r.link.profile,
     "link.backend": lambda r: r.link.backend,
     "link.asked_bandwidth_bits_per_second": lambda r: r.link.asked_bandwidth_bits_per_second,

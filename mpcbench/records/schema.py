@@ -304,6 +304,7 @@ class Record(_Part):
 
     ``kind``: an estimate is a run that did not take place; its ledger is added up from declared costs, its
     times are what the link adds. No parties, no openings, no accuracy belong to it.
+    ``insecure_fixed_seeds``: what a test had all masks follow from; such a record is nothing to publish.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -328,4 +329,5 @@ class Record(_Part):
     environment: Environment
     truncation: Truncation | None = None
     generation: Generation | None = None
+    insecure_fixed_seeds: int | None = None
     notes: list[str] = []

@@ -52,9 +52,13 @@ def marked_labels(records: Sequence[Record]) -> list[str]:
 
 
 def mark(record: Record) -> str:
-    """A dagger where the provider of correlated randomness is not secure, a double one for an estimate."""
-    insecure = "" if record.protocol.provider_is_secure else DAGGER
-    return insecure + (DOUBLE_DAGGER if estimated([record]) else "")
+    """A dagger where masks are no secret to a party or to anybody, a double one for an estimate."""
+    return (DAGGER if insecure(record) else "") + (DOUBLE_DAGGER if estimated([record]) else "")
+
+
+def insecure(record: Record) -> bool:
+    """Whether a party made the correlated randomness, or everything follows from fixed seeds."""
+    return not record.protocol.provider_is_secure or record.insecure_fixed_seeds is not None
 
 
 def estimated(records: Sequence[Record]) -> bool:
@@ -69,16 +73,25 @@ def footnotes(records: Sequence[Record]) -> list[str]:
         f"{DOUBLE_DAGGER} Estimated: bytes, rounds and tuples are added up from what the operators declare, "
         "which real runs keep to exactly; nothing ran."
     ]
-    return (estimates if estimated(records) else []) + [
+    seeds = dict.fromkeys(r.insecure_fixed_seeds for r in records if r.insecure_fixed_seeds is not None)
+    fixed = [
+        f"{DAGGER} Not secure, a test and nothing to publish: all masks follow from the number {number}, and "
+        "whoever knows it can read everything."
+        for number in seeds
+    ]
+    party = [
         f"{DAGGER} Not secure, for development only: the correlated randomness comes from {_inline(maker)}; "
         "whoever makes it can read everything, and its traffic is not that of a secure offline phase."
         for maker in makers
     ]
+    return (estimates if estimated(records) else []) + fixed + party
 
 
 def short_footnote(records: Sequence[Record]) -> str:
     """The footnote of a figure: one line, or nothing when no record carries a dagger."""
     providers = dict.fromkeys(r.protocol.provider for r in records if not r.protocol.provider_is_secure)
+    if any(r.insecure_fixed_seeds is not None for r in records):
+        return f"{DAGGER} not secure: fixed seeds, a test and nothing to publish"
     if estimated(records):
         return f"{DOUBLE_DAGGER} estimated, nothing ran" + (f"; {DAGGER} not secure" if providers else "")
     if not providers:

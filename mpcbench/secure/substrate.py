@@ -7,7 +7,6 @@ the seams used here. One process is one party, for its whole life.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 
 from mpcbench.compat import import_crypten
 from mpcbench.secure.communicator import LinkCommunicator
+from mpcbench.secure.randomness.prg import entropy
 
 crypten = import_crypten()
 
@@ -81,4 +81,4 @@ def communicator() -> LinkCommunicator:
 
 
 def _random_words(count: int) -> torch.Tensor:
-    return torch.frombuffer(bytearray(os.urandom(8 * count)), dtype=torch.int64)
+    return torch.frombuffer(bytearray(entropy(8 * count)), dtype=torch.int64)

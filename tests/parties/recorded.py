@@ -58,14 +58,16 @@ def install(path: Path) -> Any:
     return lambda: path.write_text(json.dumps(messages))
 
 
-def recorded_run(folder: Path, shares: Path, protocol: str, tokens: list[int]) -> dict[str, list[Message]]:
-    """One inference with a dealer; everything that each party received, by role."""
+def recorded_run(
+    folder: Path, shares: Path, protocol: str, tokens: list[int], *more: str
+) -> dict[str, list[Message]]:
+    """One inference with a dealer, all given ``more`` words; what each party received, by role."""
     folder.mkdir()
     run = Run(folder, (free_port(), free_port()))
     meet, dealt = (f"127.0.0.1:{port}" for port in run.ports)
     asked = {"tokens": torch.tensor([tokens]), "stop": torch.zeros(0, dtype=torch.long)}
     save_file(asked, folder / "tokens.safetensors")
-    usual = ("--wait", str(PATIENCE), "--timeout", "60")
+    usual = ("--wait", str(PATIENCE), "--timeout", "60", *more)
     try:
         run.start("dealer", "dealer", "--rendezvous", dealt, *usual)
         for rank, role in enumerate(ROLES[:2]):

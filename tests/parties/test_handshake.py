@@ -39,6 +39,7 @@ DIFFERENT: dict[str, tuple[Callable[[Hello], Hello], str]] = {
     "sharing": (lambda hello: replace(hello, sharing="other"), "of different exports"),
     "protocol": (lambda hello: replace(hello, protocol_sha256="other"), "give both the same --protocol"),
     "network": (lambda hello: replace(hello, network="1 Gbit/s"), "give both the same --network"),
+    "seeds": (lambda hello: replace(hello, fixed_seeds=7), "fix all seeds or none"),
     "short": (lambda hello: replace(hello, tokens=1), "has 1 tokens, the model takes 2 to 128"),
     "long": (lambda hello: replace(hello, tokens=129), "has 129 tokens"),
     "no run": (lambda hello: replace(hello, repetitions=0), "repetitions must be 1 to 10000"),

@@ -1,5 +1,14 @@
 from __future__ import annotations
 
+import io
+
+from rich.console import Console
+
+from mpcbench.report.figures import captions
+from mpcbench.report.latex import latex_table
+from mpcbench.report.sweep import terminal_sweep
+from mpcbench.report.tables import comparison_csv, markdown
+from mpcbench.report.terminal import WIDTH, terminal_table
 from mpcbench.report.words import footnotes, labels, link, marked_labels, notes, setting, short_footnote
 from tests.records.factory import make_comparison, make_record
 
@@ -18,6 +27,24 @@ def test_a_secure_provider_has_no_footnote() -> None:
     assert footnotes(records) == []
     assert short_footnote(records) == ""
     assert not any("†" in note for note in notes(records))
+
+
+def test_fixed_seeds_are_loud_everywhere() -> None:
+    """A dealer's record would carry no mark; this one does in every output."""
+    record = make_record(8, secure=True).model_copy(update={"insecure_fixed_seeds": 7})
+    sentence = "† Not secure, a test and nothing to publish: all masks follow from the number 7"
+    assert marked_labels([record]) == ["8†"] and notes([record])[0].startswith(sentence)
+    assert short_footnote([record]) == "† not secure: fixed seeds, a test and nothing to publish"
+    terminal = Console(width=WIDTH, file=io.StringIO())
+    terminal.print(terminal_table([record]), terminal_sweep([record]))
+    texts = [
+        terminal.file.getvalue(),
+        markdown([record]),
+        comparison_csv([record]),
+        captions([record], ["latency"]),
+    ]
+    assert all("nothing to publish" in text and "†" in text for text in texts)
+    assert "nothing to publish" in latex_table([record]) and "dagger" in latex_table([record])
 
 
 def test_protocols_are_told_apart_by_name() -> None:

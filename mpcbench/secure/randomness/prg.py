@@ -3,12 +3,19 @@
 On a processor with AES instructions it is as fast as the Mersenne twister of ``torch.randint``, which is
 no cryptographic generator. Every request has a number of its own, which is the upper half of the counter
 block, so that no two requests ever see the same key stream.
+
+Tests may have a process take all its seeds from a number instead, which is **insecure**: whoever knows the
+number can read everything. The parties and the dealer agree on it before anything moves, and the record, and
+every table and figure of it, says so.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import os
 import struct
+from collections.abc import Iterator
 
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -16,11 +23,36 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 SEED_BYTES = 16
 _ZEROS = memoryview(bytes(1 << 23))
 _WORD = 8
+_fixed = 0
+_label = ""
+_calls: Iterator[int] = itertools.count()
+
+
+def fix_seeds(number: int, role: str) -> None:
+    """For tests alone, **insecure**: from now on what this process draws follows from ``number`` (1 or more).
+
+    ``role`` tells the processes of a run apart, which must not draw the same.
+    """
+    global _fixed, _label, _calls
+    # Of the process, as the operating system's generator is: seeds are drawn deep inside of operators.
+    _fixed, _label, _calls = number, role, itertools.count()
+
+
+def fixed_seeds() -> int:
+    """What :func:`fix_seeds` was given in this process, 0 where seeds come from the operating system."""
+    return _fixed
+
+
+def entropy(count: int) -> bytes:
+    """So many bytes from the operating system, for seeds."""
+    if _fixed:
+        return hashlib.shake_256(f"{_fixed} {_label} {next(_calls)}".encode()).digest(count)
+    return os.urandom(count)
 
 
 def fresh_seed() -> bytes:
     """A new seed from the operating system."""
-    return os.urandom(SEED_BYTES)
+    return entropy(SEED_BYTES)
 
 
 def words(seed: bytes, number: int, count: int) -> torch.Tensor:

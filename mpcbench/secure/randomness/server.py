@@ -16,7 +16,7 @@ import torch
 import mpcbench
 from mpcbench.errors import PeerError
 from mpcbench.secure.randomness.dealing import correction, from_request
-from mpcbench.secure.randomness.prg import SEED_BYTES, fresh_seed
+from mpcbench.secure.randomness.prg import SEED_BYTES, fixed_seeds, fresh_seed
 from mpcbench.secure.randomness.recipe import Kept
 from mpcbench.secure.transport import Link
 
@@ -49,6 +49,8 @@ def admit(visitors: Sequence[tuple[Link, dict]]) -> tuple[Link, tuple[bytes, byt
         rank, version = hello.get("rank"), hello.get("version")
         if version != mpcbench.__version__:
             _refuse(links, f"the dealer runs mpcbench {mpcbench.__version__}: install the same everywhere.")
+        if hello.get("fixed_seeds", 0) != fixed_seeds():
+            _refuse(links, "a party and the dealer take their seeds from elsewhere: fix all seeds or none.")
         if rank not in (0, 1) or rank in ranks:
             _refuse(links, "one party 0 and one party 1 must come to a dealer: give each its own --rank.")
         if link.role not in (None, f"party{rank}"):
@@ -125,7 +127,8 @@ def serve(link: Link, seeds: tuple[bytes, bytes]) -> int:
 
 def enrol(link: Link, rank: int) -> tuple[str, bytes]:
     """A party's side of :func:`welcome`: the session's name and this party's seed."""
-    link.tell({"rank": rank, "version": mpcbench.__version__, "emulated": link.emulated})
+    me = {"rank": rank, "version": mpcbench.__version__, "fixed_seeds": fixed_seeds()}
+    link.tell({**me, "emulated": link.emulated})
     session = link.hear().get("session")
     if not isinstance(session, str) or len(session) != 32:
         raise PeerError(f"{link.peer} is no dealer of this version: start `mpcbench dealer` there.")

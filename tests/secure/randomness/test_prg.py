@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
 
-from mpcbench.secure.randomness.prg import SEED_BYTES, fresh_seed, words
+from mpcbench.secure.randomness import prg
+from mpcbench.secure.randomness.prg import SEED_BYTES, entropy, fix_seeds, fixed_seeds, fresh_seed, words
 
 SEED = bytes(range(SEED_BYTES))
 
@@ -41,3 +43,20 @@ def test_every_bit_is_a_fair_coin() -> None:
     count = 1 << 14
     bits = np.unpackbits(words(SEED, 9, count).numpy().view(np.uint8).reshape(-1, 8), axis=1)
     assert np.abs(bits.mean(axis=0) - 0.5).max() < 6 * 0.5 / math.sqrt(count)
+
+
+def test_seeds_follow_from_a_number_where_a_test_says_so_and_nowhere_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert fixed_seeds() == 0 and fresh_seed() != fresh_seed()
+    for name in ("_fixed", "_label", "_calls"):
+        monkeypatch.setattr(prg, name, getattr(prg, name))  # and back at the end
+
+    def drawn(number: int, role: str) -> list[bytes]:
+        fix_seeds(number, role)
+        assert fixed_seeds() == number
+        return [fresh_seed(), entropy(16), entropy(40)]
+
+    first = drawn(7, "party0")
+    assert drawn(7, "party0") == first and [len(seed) for seed in first] == [16, 16, 40]
+    assert len({*first, *drawn(8, "party0"), *drawn(7, "party1")}) == 9

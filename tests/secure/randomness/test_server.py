@@ -163,6 +163,7 @@ def test_dealer_refuses_what_it_cannot_make() -> None:
     ("hellos", "words"),
     [
         (({"rank": 0, "version": "0.0"}, {"rank": 1}), "install the same"),
+        (({"rank": 0, "version": mpcbench.__version__, "fixed_seeds": 7},) * 2, "fix all seeds or none"),
         (({"rank": 1, "version": mpcbench.__version__},) * 2, "one party 0 and one party 1"),
         (({"rank": 7, "version": mpcbench.__version__},) * 2, "one party 0 and one party 1"),
     ],
