@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from mpcbench.parties.site import Role
     from mpcbench.secure.tls import Credentials
 
 PARTIES_MEET, DEALER_LISTENS = "127.0.0.1:29500", "127.0.0.1:29501"
@@ -61,14 +62,15 @@ class Places:
 
 
 def places(
-    role: str, rendezvous: str | None, dealer: str | None, hosts: Path | None, certs: Path | None,
+    role: Role, rendezvous: str | None, dealer: str | None, hosts: Path | None, certs: Path | None,
     insecure_no_tls: bool,
 ) -> Places:  # fmt: skip
-    """What the options mean for ``role``; raises UserError when they contradict each other, or when
-    another host is to be talked to without TLS and nobody has said so."""
+    """What the options mean for ``role``; raises UserError when they contradict each other, and as
+    :func:`mpcbench.parties.site.credentials_for` does."""
     from mpcbench.errors import UserError
     from mpcbench.parties.handshake import address
     from mpcbench.parties.hosts import read_hosts, remote
+    from mpcbench.parties.site import credentials_for
 
     if hosts is not None:
         if rendezvous is not None or dealer is not None:
@@ -80,18 +82,5 @@ def places(
         parties = address(rendezvous or PARTIES_MEET)
         dealt = address(dealer) if dealer is not None else None
         names = [place[0] for place in (parties, dealt) if place is not None]
-    elsewhere = remote(names)
-    if certs is not None and insecure_no_tls:
-        raise UserError("--certs and --insecure-no-tls contradict each other: give one of them.")
-    if elsewhere and certs is None and not insecure_no_tls:
-        raise UserError(
-            f"{elsewhere[0]} is not this machine's loopback, so connections need TLS: make certificates with "
-            "`mpcbench certs` and give --certs, or say --insecure-no-tls where nothing is secret."
-        )
-    return Places(parties, dealt, _credentials(certs, role), bool(elsewhere))
-
-
-def _credentials(certs: Path | None, role: str) -> Credentials | None:
-    from mpcbench.secure.tls import read_credentials
-
-    return read_credentials(certs, role) if certs is not None else None
+    credentials = credentials_for(names, role, certs, insecure_no_tls)
+    return Places(parties, dealt, credentials, bool(remote(names)))

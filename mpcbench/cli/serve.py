@@ -39,7 +39,7 @@ def command(
 
     found = read_hosts(hosts)
     name = {"client": "party1", "dealer": "dealer"}[role]
-    credentials = credentials_for(found, name, certs, insecure_no_tls)
+    credentials = credentials_for(found.names(), name, certs, insecure_no_tls)
     if role == "client":
         _client(found, credentials, wait, protection(certs, insecure_no_tls))
     else:

@@ -49,7 +49,7 @@ class RemoteRuns:
     ):  # fmt: skip
         self.meet, client, dealer = (address_of(hosts, role) for role in ROLES)
         self.dealer_at = "{}:{}".format(*dealer)
-        credentials = credentials_for(hosts, "party0", certs, insecure)
+        credentials = credentials_for(hosts.names(), "party0", certs, insecure)
         self.encrypted = credentials is not None
         self.protection = protection(certs, insecure)
         self.client = connect(*client, party_name(1), wait, wait, credentials, "party1")

@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mpcbench.documents import parse_yaml
 from mpcbench.errors import UserError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -76,14 +76,12 @@ class Hosts(_Part):
 def read_hosts(path: Path) -> Hosts:
     """Read and check the file; raises UserError naming the field that is wrong."""
     try:
-        return Hosts.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         raise UserError(f"Cannot read the hosts in {path} ({reason}): name a YAML file.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path} is not YAML{where}: {getattr(error, 'problem', error)}.") from None
+    try:
+        return Hosts.model_validate(parse_yaml(text, str(path)))
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"])) or "the file"

@@ -25,18 +25,23 @@ def address_of(hosts: Hosts, role: Role) -> tuple[str, int]:
     return place.host, place.port
 
 
-def credentials_for(hosts: Hosts, role: Role, certs: Path | None, insecure: bool) -> Credentials | None:
-    """The role's credentials, without which it talks to other machines only if told to be ``insecure``.
+def credentials_for(
+    names: Sequence[str], role: Role, certs: Path | None, insecure: bool
+) -> Credentials | None:  # fmt: skip
+    """The role's credentials from the folder ``certs``; None without one, for plaintext.
 
-    Raises UserError.
+    Raises UserError when it would talk in plaintext to a host of ``names`` that is not of this machine
+    and nobody has said ``insecure``, when both are given, and for a folder that is not right.
     """
+    if certs is not None and insecure:
+        raise UserError("--certs and --insecure-no-tls contradict each other: give one of them.")
     if certs is not None:
         return read_credentials(certs, role)
-    others = remote(hosts.names())
+    others = remote(names)
     if others and not insecure:
         raise UserError(
-            f"{others[0]} is not this machine, and whoever listens between could read shares: make "
-            "certificates with `mpcbench certs` and give --certs, or --insecure-no-tls if nothing is secret."
+            f"{others[0]} is not this machine's loopback, so connections need TLS: make certificates with "
+            "`mpcbench certs` and give --certs, or say --insecure-no-tls where nothing is secret."
         )
     return None
 

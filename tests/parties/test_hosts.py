@@ -34,7 +34,7 @@ def test_a_file_names_where_parties_meet_and_where_the_dealer_listens(tmp_path: 
 
 
 WRONG: dict[str, tuple[str, str]] = {
-    "not YAML": ("parties: [", r"is not YAML, line \d"),
+    "not YAML": ("parties: [", r"is not valid YAML, line \d"),
     "nothing": ("", "the file: Input should be"),
     "one party": ("parties: [{rank: 0, host: a, port: 1}]", "parties.1: Field required"),
     "two of a rank": (
@@ -48,7 +48,7 @@ WRONG: dict[str, tuple[str, str]] = {
     ),
     "a third rank": ("parties: [{rank: 2, host: a}, {rank: 1, host: b}]", r"parties\.0\.rank"),
     "a typo": (HERE + "\ndealar: {host: a, port: 1}", "dealar: Extra inputs"),
-    "code": ("parties: !!python/object/apply:os.system [exit]", "is not YAML"),
+    "code": ("parties: !!python/object/apply:os.system [exit]", "is not valid YAML"),
 }
 
 

@@ -148,8 +148,10 @@ def test_other_hosts_need_certificates(tmp_path: Path) -> None:
         }
     )
     with pytest.raises(UserError, match=r"^10\.0\.0\.1 is not this machine.*mpcbench certs"):
-        credentials_for(hosts, "party0", None, False)
-    assert credentials_for(hosts, "party0", None, True) is None
+        credentials_for(hosts.names(), "party0", None, False)
+    assert credentials_for(hosts.names(), "party0", None, True) is None
+    with pytest.raises(UserError, match="contradict each other"):
+        credentials_for(hosts.names(), "party0", tmp_path, True)
     assert address_of(hosts, "dealer") == ("10.0.0.3", 2)
     with pytest.raises(UserError, match="gives party1 no port"):
         address_of(hosts, "party1")
