@@ -129,9 +129,7 @@ def read(path: Path) -> Record:
 def _check_version(path: Path, data: object) -> None:
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version is None:
-        raise NoRecord(
-            f"{path} is not a record of mpcbench: it has no field schema_version; keep it elsewhere"
-        )
+        raise NoRecord(f"{path} is not a record of mpcbench: it has no field schema_version")
     if version != SCHEMA_VERSION:
         newer = isinstance(version, int) and version > SCHEMA_VERSION
         remedy = "update mpcbench to read it" if newer else "run the comparison again"
@@ -166,7 +164,8 @@ def _check_sums(path: Path, phase: str, ledger: PhaseLedger) -> None:
 def read_folder(folder: Path) -> list[Record]:
     """All records (``*.json``) of ``folder``, by their number of polynomial layers.
 
-    An empty folder gives an empty list; a missing one or a malformed file raises UserError.
+    An empty folder gives an empty list; a missing one or a malformed record raises UserError. JSON of
+    something else, such as what `make bench` leaves, is passed over.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -175,7 +174,11 @@ def read_folder(folder: Path) -> list[Record]:
         paths = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
     except OSError as error:
         raise UserError(f"cannot read the folder {folder}: {error.strerror or error}") from error
-    return in_order([read(path) for path in paths])
+    records = []
+    for path in paths:
+        with contextlib.suppress(NoRecord):
+            records.append(read(path))
+    return in_order(records)
 
 
 def readable(folder: Path) -> tuple[list[Record], list[str]]:
