@@ -26,7 +26,7 @@ from mpcbench.pipeline.compare import Comparison, Stage, check_counts, compare
 from mpcbench.pipeline.measure import Settings
 from mpcbench.progress import Progress
 from mpcbench.records.schema import Record
-from mpcbench.records.store import read_folder
+from mpcbench.records.store import CannotWrite, readable
 from mpcbench.secure.protocol import load_protocol
 
 AXES = ("model", "layers", "protocol", "tokens", "link", "seed")
@@ -131,8 +131,8 @@ def read_sweep(file: Path, results: Path, settings: MakeSettings) -> Sweep:
 
 
 def unmeasured(plan: Sweep) -> list[Cell]:
-    """Cells without a record in the results folder that says of itself what they say."""
-    there = {_what(record) for record in read_folder(plan.results)} if plan.results.is_dir() else set()
+    """Cells without a whole record in the results folder that says of itself what they say."""
+    there = {_what(record) for record in readable(plan.results)[0]}
     provider = plan.options.provider
     return [
         cell
@@ -161,11 +161,14 @@ def run(plan: Sweep, progress: Progress, stage: Stage, done: Callable[[Record], 
 
     Cells of one checkpoint are measured together, so that its shares are cut once. A checkpoint whose
     cells fail does not keep the others from being measured: returned are the sentences of the failures.
+    Raises CannotWrite when a record cannot be kept.
     """
     failures = []
     for (model, layers), cells in _by_checkpoint(plan.cells):
         try:
             _measure(plan, model, layers, cells, progress, stage, done)
+        except CannotWrite:
+            raise  # whatever is measured next would be lost as well
         except UserError as error:
             failures.append(f"{model} with {layers} polynomial layers: {error}")
             stage(f"failed: {failures[-1]}")

@@ -22,19 +22,23 @@ class NoRecord(UserError):
     """A whole JSON file that is of something else."""
 
 
+class CannotWrite(UserError):
+    """A record that the disk does not take: no other one would fare better."""
+
+
 def write(record: Record, folder: Path) -> Path:
     """Write ``record`` into ``folder`` under its :func:`file_name` and return the path.
 
     The file appears whole or not at all: its text goes to a temporary file beside it, reaches the
     disk, and takes the name in one step. An earlier record of the same name stays as it was if
-    anything fails. Raises UserError naming the path when the disk is full or refuses.
+    anything fails. Raises CannotWrite naming the path when the disk is full or refuses.
     """
     path = Path(folder) / file_name(record)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _replace(path, to_json(record) + "\n")
     except OSError as error:
-        raise UserError(
+        raise CannotWrite(
             f"cannot write the record {path}: {error.strerror or error}; make room there or choose "
             "another folder (records written before are as they were)"
         ) from error

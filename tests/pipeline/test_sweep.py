@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from mpcbench.pipeline.sweep import Cell, Sweep, example, prompt, read_sweep, ru
 from mpcbench.pipeline.sweep_ray import run_on_ray
 from mpcbench.progress import silent
 from mpcbench.records.schema import Record
-from mpcbench.records.store import read_folder, write
+from mpcbench.records.store import CannotWrite, read_folder, write
 from mpcbench.report.sweep import COLUMNS, row, write_sweep
 from tests.accuracy.questions import tiny_rows, write_rows
+from tests.disks import small_disk
 from tests.pipeline.conftest import PROMPT, Runs
 from tests.tiny import tiny_texts
 
@@ -121,6 +123,7 @@ def test_cells_that_have_a_record_need_no_memory_any_more(sweep, runs: Runs) -> 
         workload = record.workload.model_copy(update={"tokens": cell.tokens, "seed": cell.seed})
         link = record.link.model_copy(update={"profile": cell.link})
         write(record.model_copy(update={"workload": workload, "link": link}), plan.results)
+    (plan.results / "half.json").write_text("{")
     assert unmeasured(plan) == list(plan.cells[3:])
 
 
@@ -154,6 +157,21 @@ def test_a_checkpoint_that_fails_does_not_stop_the_others(sweep, runs: Runs) -> 
     records, failures = _run(sweep("layers: [0, 9, 2]"))
     assert len(records) == 2
     assert len(failures) == 1 and "--layers 9 is out of range" in failures[0]
+
+
+def test_a_full_disk_stops_the_sweep(sweep, runs: Runs, tmp_path: Path) -> None:
+    """Whatever else is measured would be lost; what is there stays, and the sweep goes on from it."""
+    plan = sweep("layers: [0, 1, 2, 3]")
+    with small_disk(tmp_path / "disk", 1 << 20) as disk:
+        plan = replace(plan, results=disk.folder)
+        runs.before = lambda count: disk.fill() if count == 1 else None
+        with pytest.raises(CannotWrite, match="No space left on device"):
+            _run(plan)
+        assert [len(layers) for layers in runs.layers] == [0, 1] and len(disk.names()) == 1
+        disk.free()
+        runs.before = lambda count: None
+        assert len(_run(plan)[0]) == 4
+        assert [len(layers) for layers in runs.layers] == [0, 1, 1, 2, 3]
 
 
 def test_two_parties_measure_what_the_cell_says(sweep) -> None:
