@@ -133,4 +133,4 @@ def _report(records: list[Record], results: Path, as_json: bool) -> None:
         click.echo(to_json(records))
     else:
         Console(width=WIDTH).print(terminal_table(records, elsewhere))
-    say(f"wrote {len(records)} records and {len(written)} tables and figures to {results}")
+    say(f"{len(records)} records, and {len(written)} tables and figures of them, are in {results}")

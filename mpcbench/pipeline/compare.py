@@ -118,6 +118,7 @@ def _all(
         key = settings.key(checkpoint.sha256, task)
         record = _existing(plan.results, key, stage)
         if record is not None:
+            stage(f"recorded before: {settings.in_words()}")
             found[key] = record
             done(record)
         else:
