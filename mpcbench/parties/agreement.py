@@ -26,16 +26,16 @@ class _Told(BaseModel):
 
 
 def agreed(link: Link, rank: int, own: Callable[[], Series]) -> Series:
-    """Party 0's own series at both ends; one message, at the first use of a series.
+    """Party 0's own series at both ends, which then go on together; at the first use of a series.
 
     Raises PeerError at the client for what is no series.
     """
     if rank == 0:
         series = own()
-        link.tell({"series": asdict(series)})
+        link.meet({"series": asdict(series)})
         return series
     try:
-        told = _Told.model_validate(link.hear().get("series"))
+        told = _Told.model_validate(link.meet({}).get("series"))
     except ValidationError:
         raise PeerError(f"{link.peer} sent a malformed series: look at its own output.") from None
     if len(told.cosines) != len(told.sines):

@@ -35,7 +35,7 @@ from mpcbench.secure.protocol import Protocol
 from mpcbench.secure.provider import FirstPartyProvider, Provider
 from mpcbench.secure.randomness.material import Material
 from mpcbench.secure.randomness.prg import fixed_seeds
-from mpcbench.secure.series import agree_by
+from mpcbench.secure.series import Series, agree_by
 from mpcbench.secure.stored import StoredProvider
 from mpcbench.secure.substrate import install
 from mpcbench.secure.transport import Link
@@ -129,6 +129,7 @@ def take_part(job: Job, link: Link, progress: Progress = silent) -> Outcome:
             other.patience = job.timeout
         backend = scope.enter_context(_emulated(job, link))
         probe = Probe(backend, *_probe(link, job.network.bandwidth))
+        link.one_way = probe.round_trip / 2
         communicator = LinkCommunicator(job.rank, link)
         provider = _provider(job, communicator, folder, client)
         return Session(job, folder, client, communicator, provider, probe, progress).run()
@@ -212,7 +213,7 @@ class Session:
         with self.communicator.ledger.scope("setup", None, "seeds", "seeds"):
             install(self.communicator, self.provider, job.protocol.fixed_point.fraction_bits, {})
         self.setup = self.communicator.ledger
-        agree_by(lambda own: agreed(self.link, job.rank, own))
+        agree_by(self._agreed)
         self.interpreter = SecureInterpreter(folder, job.protocol, self.communicator)
         self.steps = len(folder.graph.nodes)
         self.interpreter.on_node = self._on_node
@@ -230,6 +231,11 @@ class Session:
         self.ledgers.clear()
         inferences = [self._infer("inference") for _ in range(self.client.repetitions)]
         return Outcome(self._exchanged(self.report(warmups, inferences)), self.logits)
+
+    def _agreed(self, own: Callable[[], Series]) -> Series:
+        """A series that is used for the first time: found and told offline, as no input is needed for it."""
+        with self.communicator.ledger.offline(calls=0):
+            return agreed(self.link, self.job.rank, own)
 
     def _exchanged(self, mine: PartyResult) -> tuple[PartyResult, PartyResult]:
         """Both parties' reports, by rank."""
@@ -255,12 +261,12 @@ class Session:
         """
         ledger = self.communicator.ledger = Ledger()
         self.communicator.guard = Guard()
-        self.link.swap_control({"ready": True})  # so that neither clock runs while the other loads
+        self.link.meet({"ready": True})  # so that neither clock runs while the other loads
         self._enter("offline")
         started = time.perf_counter()
         self.provider.prepare(name)
         ahead = time.perf_counter() - started
-        self.link.swap_control({"ready": True})  # nor while the other waits for its dealer
+        self.link.meet({"ready": True})  # nor while the other waits for its dealer
         self._enter("online")
         started = time.perf_counter()
         value = compute()

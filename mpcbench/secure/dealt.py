@@ -111,7 +111,7 @@ class DealerProvider(FromDealer):
 
     def _go_on_together(self, number: int) -> None:
         link, mine = self.communicator.link, {"dealt": number}
-        if link.swap_control(mine) != mine:
+        if link.meet(mine) != mine:
             raise PeerError(f"{link.peer} asked its dealer for something else: start both parties anew.")
 
     def _number(self) -> int:

@@ -100,7 +100,7 @@ class DelayLine:
         try:
             while next_one := self._next():
                 due, piece = next_one
-                _sleep_until(due)
+                sleep_until(due)
                 self._write(memoryview(piece))
                 self._sent(len(piece))
         except (OSError, ValueError) as error:  # ValueError: the connection was closed on our side
@@ -136,7 +136,7 @@ class DelayLine:
             os.write(self._tell_room, b".")
 
 
-def _sleep_until(due: float) -> None:
+def sleep_until(due: float) -> None:
     """Sleep, but look at the clock again and again at the end, where a sleeper would wake too late."""
     left = due - time.perf_counter() - SPIN_SECONDS
     if left > 0:

@@ -72,12 +72,15 @@ class Ledger:
             yield
 
     @contextmanager
-    def offline(self) -> Iterator[None]:
-        """Enter what happens inside as the current operator's offline phase; in setup all is setup."""
+    def offline(self, calls: int = 1) -> Iterator[None]:
+        """Enter what happens inside as the current operator's offline phase; in setup all is setup.
+
+        ``calls`` is 0 for what a later inference does not do again, so that both enter the same.
+        """
         if self._top().phase == "setup":
             yield
             return
-        with self._push(self._top()._replace(phase="offline")):
+        with self._push(self._top()._replace(phase="offline"), calls):
             yield
 
     @contextmanager
@@ -99,10 +102,10 @@ class Ledger:
                 self._tally(scope._replace(operator=operator or scope.operator)).add(tally)
 
     @contextmanager
-    def _push(self, scope: Scope) -> Iterator[None]:
+    def _push(self, scope: Scope, calls: int = 1) -> Iterator[None]:
         self._settle()
         self._stack.append(scope)
-        self._tally(scope).calls += 1
+        self._tally(scope).calls += calls
         try:
             yield
         finally:

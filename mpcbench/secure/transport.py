@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from mpcbench.errors import PeerError
+from mpcbench.secure.delay import sleep_until
 from mpcbench.secure.duplex import Duplex
 
 _HEADER = struct.Struct("<BQ")
@@ -47,7 +48,7 @@ class Link(Duplex):
     A peer that dies is noticed at once, because its end of the connection closes. One that computes sends
     heartbeats, so that ``patience`` runs out only when its process is stopped, or the line is cut or so slow
     that not even a heartbeat gets through. ``role`` is what the peer has proved to be, None where the
-    connection is not under TLS.
+    connection is not under TLS. ``one_way`` is how many seconds a message takes, once that was measured.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Link(Duplex):
         super().__init__(connection, peer, patience)
         self.role = role
         self.wire = Wire()
+        self.one_way = 0.0
         self._header, self._got = memoryview(bytearray(HEADER_BYTES)), 0
         self._closed = threading.Event()
 
@@ -108,6 +110,17 @@ class Link(Duplex):
         outgoing = self._control(message)
         answer = self._hear(outgoing)
         self._send_all(outgoing)
+        return answer
+
+    def meet(self, message: dict) -> dict:
+        """As :meth:`swap_control`, but both ends go on at the same moment, however late one of them came.
+
+        Who comes last finds the other's message already there, and would be off while its own is on the
+        way: it stays until that has arrived, after :attr:`one_way`.
+        """
+        arrives = time.perf_counter() + self.one_way
+        answer = self.swap_control(message)
+        sleep_until(arrives)
         return answer
 
     def tell(self, message: dict) -> None:

@@ -49,8 +49,9 @@ def shares(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "shares"
 
 
-def _run(shares: Path, network: LinkProfile, backend: Backend = "transport") -> Outcome:
-    run = LocalRun(shares, PROTOCOL, TOKENS, 5, warmups=1, threads=1, network=network, backend=backend)
+def _run(shares: Path, network: LinkProfile, backend: Backend = "transport", warm: bool = True) -> Outcome:
+    times = {"repetitions": 5, "warmups": 1} if warm else {"repetitions": 1, "warmups": 0}
+    run = LocalRun(shares, PROTOCOL, TOKENS, threads=1, network=network, backend=backend, **times)
     return run_here(run)
 
 
@@ -69,7 +70,9 @@ def _profile(folder: Path, round_trip: str, bandwidth: str) -> LinkProfile:
     return load_link(str(file))
 
 
-def _check_latency(shares: Path, network: LinkProfile, backend: Backend = "transport") -> Outcome:
+def _check_latency(
+    shares: Path, network: LinkProfile, backend: Backend = "transport", warm: bool = True
+) -> Outcome:
     """latency = compute + rounds × one-way delay + bytes a party sends / bandwidth, within 5 %.
 
     Compute is taken from the same inferences: a processor that has waited for long has cold caches, so
@@ -77,7 +80,7 @@ def _check_latency(shares: Path, network: LinkProfile, backend: Backend = "trans
     """
     ratios = []
     for _ in range(ATTEMPTS):
-        outcome = _run(shares, network, backend)
+        outcome = _run(shares, network, backend, warm)
         online = merge_ledgers(outcome.results).online
         link = network.seconds(online.rounds, max(online.bytes_sent))
         latencies = merge_latency(outcome.results).online_seconds
@@ -102,6 +105,11 @@ def test_latency_is_compute_and_rounds_and_bytes(
     assert {result.link_backend for result in outcome.results} == {
         "transport" if network.emulated else "none"
     }
+
+
+def test_first_inference_hides_no_delay_in_its_offline_phase(shares: Path, tmp_path: Path) -> None:
+    """Its correlated randomness is dealt in line: party 1 waits for it between any two rounds."""
+    _check_latency(shares, _profile(tmp_path, "50 ms", "unlimited"), warm=False)
 
 
 @pytest.mark.netns

@@ -70,6 +70,15 @@ def test_offline_is_the_same_operators_other_phase() -> None:
     assert not ledger.tallies[OUTER].tuples
 
 
+def test_work_that_is_done_once_takes_time_and_is_no_call() -> None:
+    ledger = Ledger()
+    with ledger.scope(*OUTER), ledger.offline(calls=0):
+        time.sleep(0.05)
+    offline = ledger.tallies[OUTER._replace(phase="offline")]
+    assert offline.calls == 0
+    assert offline.seconds >= 0.05
+
+
 def test_total_adds_one_phase_over_scopes() -> None:
     ledger = Ledger()
     for scope in (OUTER, INNER, INNER._replace(phase="setup")):

@@ -87,6 +87,22 @@ def test_control_messages_cross_and_count_as_other() -> None:
         assert second.wire.other_sent == HEADER_BYTES + len(b"{}")
 
 
+@pytest.mark.parametrize("late", [0.0, 0.03, 0.3], ids=["together", "a little late", "late"])
+def test_both_go_on_at_the_same_moment_after_they_have_met(late: float) -> None:
+    with links() as (first, second):
+        for link in (first, second):
+            link.emulate(None, 0.1)
+            link.one_way = 0.1
+
+        def meet(link: Link, after: float) -> float:
+            time.sleep(after)
+            link.meet({"ready": True})
+            return time.perf_counter()
+
+        early, other = together(lambda: meet(first, 0.0), lambda: meet(second, late))
+    assert abs(early - other) < 0.02
+
+
 def test_control_messages_larger_than_any_buffer_cross() -> None:
     message = {"text": "x" * (12 << 20)}
     with links(patience=5) as (first, second):
