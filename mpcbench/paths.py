@@ -30,7 +30,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
     part.chmod(0o755)  # mkdtemp makes it private; the finished folder is an ordinary one
     try:
-        yield part
+        with _named(target):
+            yield part
         try:
             part.rename(target)
         except OSError:
@@ -48,11 +49,23 @@ def whole_file(target: Path) -> Iterator[Path]:
     os.close(handle)
     part = Path(name)
     try:
-        yield part
+        with _named(target):
+            yield part
         part.chmod(0o644)  # mkstemp makes it private
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(target: Path) -> Iterator[None]:
+    """A full disk under a file that is open already names no path; then it is ``target`` that has no room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(target)
+        raise
 
 
 def file_sha256(path: Path) -> str:

@@ -5,6 +5,7 @@ import hashlib
 import pytest
 
 from mpcbench.paths import cache_dir, file_sha256, whole_file, whole_folder
+from tests.disks import small_disk
 
 
 def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
@@ -49,6 +50,16 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         part.write_text("new")
     assert target.read_text() == "new"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("whole", [whole_folder, whole_file])
+def test_a_full_disk_names_what_has_no_room_and_leaves_nothing(tmp_path, whole):
+    with small_disk(tmp_path / "disk", 100_000) as disk:
+        target = disk.folder / "made"
+        with pytest.raises(OSError, match="No space left on device") as caught, whole(target) as part:
+            (part / "file" if part.is_dir() else part).write_bytes(bytes(200_000))
+        assert caught.value.filename == str(target)
+        assert disk.names() == set()
 
 
 def test_file_hash(tmp_path):

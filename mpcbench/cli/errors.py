@@ -19,7 +19,7 @@ INTERRUPTED = (
     "interrupted; every finished measurement is kept as a record, "
     "and `mpcbench compare` continues where it stopped when called again."
 )
-_FULL = "free some, or set MPCBENCH_CACHE to a folder with more."
+_FULL = "free some, or choose a folder of another disk (MPCBENCH_CACHE is the cache's, TMPDIR that of a run)."
 _ADVICE = {
     errno.ENOSPC: f"no space left on the disk{{at}}: {_FULL}",
     errno.EDQUOT: f"the disk quota is used up{{at}}: {_FULL}",
