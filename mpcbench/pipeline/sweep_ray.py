@@ -20,27 +20,32 @@ from mpcbench.progress import silent
 from mpcbench.records.schema import Record
 from mpcbench.records.store import read, readable, to_json, write
 
+LOCAL = "local"
+"""The address that stands for a cluster of this machine, which Ray starts."""
+CORES = 2
+"""What a cell takes of a machine that has as many: a core a party."""
+
 
 def run_on_ray(
     plan: Sweep, address: str, parameters: Mapping[str, int], stage: Stage, done: Callable[[Record], None]
 ) -> list[str]:
     """As :func:`mpcbench.pipeline.sweep.run`, with every cell a task of the cluster at ``address``.
 
-    ``local`` starts a cluster of this machine. ``parameters``: of every model whose size is known. Records
-    that lie in the sweep's folder go along, so that no cell is measured twice. Raises UserError without
-    Ray, without a cluster, and for a model that fits none of its machines.
+    :data:`LOCAL` starts a cluster of this machine. ``parameters``: of every model whose size is known.
+    Records that lie in the sweep's folder go along, so that no cell is measured twice. Raises UserError
+    without Ray, without a cluster, and for a model that fits none of its machines.
     """
     ray = _connected(address)
     try:
-        most = max(node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"])
-        check_memory(parameters, most, "on any machine of the cluster")
+        check_memory(parameters, _most(ray, "memory"), "on any machine of the cluster")
+        cores = min(CORES, _most(ray, "CPU"))
         known = ray.put(_existing(plan.results, stage))
         task = ray.remote(_cell)
         waiting = {}
         for cell in plan.cells:
             room = needed(parameters[cell.model]) if cell.model in parameters else 0
             one = replace(plan, cells=(cell,))
-            waiting[task.options(num_cpus=2, memory=room).remote(one, known)] = cell
+            waiting[task.options(num_cpus=cores, memory=room).remote(one, known)] = cell
         return _collect(ray, waiting, plan.results, stage, done)
     finally:
         ray.shutdown()
@@ -52,15 +57,33 @@ def _connected(address: str) -> Any:
     except ImportError:
         raise UserError("Ray is not installed: run `pip install 'mpcbench[ray]'`.") from None
     try:
-        ray.init(
-            address=address, log_to_driver=False, include_dashboard=False if address == "local" else None
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        _start(ray, address)
+    except Exception as error:  # a node that starts too slowly raises no exception of a class of its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        if address == LOCAL:
+            raise UserError(f"Ray does not start here ({reason}): leave --ray out.") from None
         raise UserError(
-            f"There is no Ray cluster at {address} ({reason}): start one, or use local."
+            f"There is no Ray cluster at {address} ({reason}): start one, or use {LOCAL}."
         ) from None
     return ray
+
+
+def _start(ray: Any, address: str) -> None:
+    """Join the cluster at ``address``; one of this machine gets a second chance."""
+    quietly = {"log_to_driver": False}
+    if address != LOCAL:
+        ray.init(address=address, **quietly)
+        return
+    try:
+        ray.init(address=LOCAL, include_dashboard=False, **quietly)
+    except Exception:  # on a busy machine, Ray's half a minute is not enough for its first start
+        ray.shutdown()
+        ray.init(address=LOCAL, include_dashboard=False, **quietly)
+
+
+def _most(ray: Any, resource: str) -> float:
+    """How much of a resource the machine has that has most of it."""
+    return max((node["Resources"].get(resource, 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
 
 
 def _existing(results: Path, stage: Stage) -> list[str]:

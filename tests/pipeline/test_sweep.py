@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from mpcbench.checkpoints import Checkpoint
 from mpcbench.cli.workload import settings
 from mpcbench.distill import Texts
 from mpcbench.errors import UserError
+from mpcbench.pipeline import memory
 from mpcbench.pipeline.memory import check_memory, needed
 from mpcbench.pipeline.sweep import Cell, Sweep, example, prompt, read_sweep, run, unmeasured
 from mpcbench.pipeline.sweep_ray import run_on_ray
@@ -191,9 +193,17 @@ def test_two_parties_measure_what_the_cell_says(sweep) -> None:
 # Ray.
 
 
-def test_ray_measures_the_same_cells_once(sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's workers import this mpcbench; how much memory happens to be free does not matter."""
     pytest.importorskip("ray")
-    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    paths = [os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    monkeypatch.setattr(memory, "PROGRAMS", 1e6)
+
+
+@pytest.mark.usefixtures("ray")
+def test_ray_measures_the_same_cells_once(sweep) -> None:
     plan = sweep("protocol: crypten\ntokens: [4, 6]\nlayers: [0, 2]")
     for _ in range(2):
         records: list[Record] = []
@@ -206,8 +216,54 @@ def test_ray_measures_the_same_cells_once(sweep, monkeypatch: pytest.MonkeyPatch
     assert all(record.accuracy for record in records)
 
 
-def test_ray_without_a_machine_that_is_large_enough(sweep, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray")
+@pytest.mark.usefixtures("ray")
+def test_ray_without_a_machine_that_is_large_enough(sweep) -> None:
     plan = sweep("tokens: 4")
     with pytest.raises(UserError, match="are free on any machine of the cluster"):
         run_on_ray(plan, "local", {plan.cells[0].model: 10**12}, lambda text: None, lambda record: None)
+
+
+class SlowRay:
+    """Starts at the attempt of this number, and before it fails as Ray does on a busy machine."""
+
+    def __init__(self, attempt: int):
+        self.left, self.asked = attempt, []
+
+    def init(self, **how: object) -> None:
+        self.asked.append(how["address"])
+        self.left -= 1
+        if self.left:
+            raise Exception("The current node timed out during startup. This could happen\nfor a reason.")
+
+    def shutdown(self) -> None:
+        self.asked.append("shutdown")
+
+    def nodes(self) -> list[dict]:
+        return [
+            {"Alive": True, "Resources": {"memory": 5e6}},
+            {"Alive": False, "Resources": {"memory": 1e12}},
+        ]
+
+
+def test_ray_that_starts_slowly_gets_a_second_chance(sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = SlowRay(attempt=2)
+    monkeypatch.setitem(sys.modules, "ray", slow)
+    plan = sweep("tokens: 4")
+    with pytest.raises(UserError, match=r"0\.0 GB of memory are free on any machine of the cluster"):
+        run_on_ray(plan, "local", {plan.cells[0].model: 10**12}, lambda text: None, lambda record: None)
+    assert slow.asked == ["local", "shutdown", "local", "shutdown"]
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [("local", "Ray does not start here (The current node timed out during startup. This could happen)"),
+     ("10.0.0.1:6379", "There is no Ray cluster at 10.0.0.1:6379 (The current node timed out")],
+)  # fmt: skip
+def test_ray_that_does_not_start_is_one_sentence(
+    address: str, sentence: str, sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", SlowRay(attempt=9))
+    with pytest.raises(UserError) as caught:
+        run_on_ray(sweep("tokens: 4"), address, {}, lambda text: None, lambda record: None)
+    assert str(caught.value).startswith(sentence)
+    assert "\n" not in str(caught.value)
