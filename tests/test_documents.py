@@ -18,3 +18,15 @@ def test_the_line_that_is_wrong_is_named():
 def test_objects_are_not_made():
     with pytest.raises(UserError, match="is not valid YAML"):
         parse_yaml("!!python/object/apply:os.getcwd []", "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [("a: 1\nb: 2\na: 3", 3), ("a:\n  c: 1\n  c: 2", 3), ("[{a: 1, a: 1}]", 1)]
+)
+def test_a_key_that_stands_twice_is_refused(text: str, line: int):
+    with pytest.raises(UserError, match=rf"line {line}: '.' stands there for the second time\.$"):
+        parse_yaml(text, "x.yaml")
+
+
+def test_keys_may_be_merged():
+    assert parse_yaml("a: &x {k: 1}\nb: {<<: *x, k: 2}", "x.yaml")["b"] == {"k": 2}

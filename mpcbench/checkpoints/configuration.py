@@ -111,7 +111,7 @@ def _config(kind: str, body: dict, origin: str) -> Any:
     except UserError:
         raise
     except Exception as error:  # Transformers raises whatever a wrong value makes it trip over
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise UserError(f"{origin} is no configuration that Transformers can read ({reason}).") from error
 
 

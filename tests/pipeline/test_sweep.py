@@ -80,6 +80,7 @@ WRONG = {
     "empty": ("layers: []", "layers: "),
     "a list": ("- crypten", "describes no sweep"),
     "YAML": ("model: [", "is not valid YAML"),
+    "twice": ("layers: 0\nlayers: 8", "is not valid YAML, line 2: 'layers' stands there for the second time"),
 }  # fmt: skip
 
 
