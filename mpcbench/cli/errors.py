@@ -17,7 +17,7 @@ from mpcbench.errors import PeerError, UserError
 
 INTERRUPTED = (
     "interrupted; every finished measurement is kept as a record, "
-    "and `mpcbench compare` continues where it stopped when called again."
+    "and the same command continues where it stopped when called again."
 )
 _FULL = "free some, or choose a folder of another disk (MPCBENCH_CACHE is the cache's, TMPDIR that of a run)."
 _ADVICE = {

@@ -68,20 +68,31 @@ def _run(
     plan: Sweep, address: str | None, parameters: dict[str, int], shown: Shown
 ) -> tuple[list[Record], list[str]]:
     from mpcbench.pipeline.sweep import run
+    from mpcbench.records.store import readable
 
     records: list[Record] = []
+    before = {record.run_id for record in readable(plan.results)[0]}
     started = time.monotonic()
 
     def done(record: Record) -> None:
         records.append(record)
-        left = (time.monotonic() - started) / len(records) * (len(plan.cells) - len(records))
-        shown.stage(f"{len(records)} of {len(plan.cells)} cells are there, about {_minutes(left)} left")
+        measured = sum(record.run_id not in before for record in records)
+        shown.stage(progress(len(records), measured, len(plan.cells), time.monotonic() - started))
 
     if address is None:
         return records, run(plan, shown.step, shown.stage, done)
     from mpcbench.pipeline.sweep_ray import run_on_ray
 
     return records, run_on_ray(plan, address, parameters, shown.stage, done)
+
+
+def progress(there: int, measured: int, cells: int, seconds: float) -> str:
+    """How many cells are there, and how long the rest will take if each takes as long as the measured ones,
+    for which ``seconds`` passed.
+    """
+    words = f"{there} of {cells} cells are there"
+    left = seconds / measured * (cells - there) if measured else 0.0
+    return f"{words}, about {_minutes(left)} left" if left else words
 
 
 def _minutes(seconds: float) -> str:

@@ -25,7 +25,10 @@ def write_sweep(records: Sequence[Record], folder: Path) -> Path:
 
 
 def terminal_sweep(records: Sequence[Record]) -> Group:
-    """The table for a terminal, without columns that no record fills; latencies are online medians."""
+    """The table for a terminal, without columns that no record fills; latencies are online medians.
+
+    Beneath it stands what daggers mean, and what estimates had to assume.
+    """
     from rich import box
     from rich.console import Group
     from rich.table import Table
@@ -39,7 +42,8 @@ def terminal_sweep(records: Sequence[Record]) -> Group:
     for cells in rows:
         table.add_row(*(Text(cells[i]) for i in shown))
     notes = [Text(note, style="red" if note.startswith(DAGGER) else "") for note in footnotes(records)]
-    return Group(table, *notes)
+    assumed = (note for record in records if record.kind == "estimated" for note in record.notes)
+    return Group(table, *notes, *(Text(f"Note: {note}") for note in dict.fromkeys(assumed)))
 
 
 def row(record: Record) -> list[str]:

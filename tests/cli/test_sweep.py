@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mpcbench.cli import main
+from mpcbench.cli.sweep import progress
 
 
 def _sweep(tmp_path: Path, text: str, *options: str) -> Result:
@@ -35,6 +36,7 @@ def test_the_table_of_estimates(tmp_path: Path) -> None:
     assert "latency is the link's share alone" in result.stderr
     assert result.stderr.count("tinyllama-1.1b") == 8
     assert "accuracy" not in result.stderr
+    assert "they are assumed to be the medians over SmolLM2-135M's layers" in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize(
@@ -59,3 +61,12 @@ def test_example_is_a_file_that_can_be_run(tmp_path: Path) -> None:
     result = _sweep(tmp_path, shown.stdout, "--estimate", "--json")
     assert result.exit_code == 0, result.stderr
     assert len(json.loads(result.stdout)) == 16
+
+
+@pytest.mark.parametrize(
+    ("there", "measured", "words"),
+    [(3, 0, "3 of 12 cells are there"), (4, 1, "4 of 12 cells are there, about 80 s left"),
+     (6, 3, "6 of 12 cells are there, about 20 s left"), (12, 9, "12 of 12 cells are there")],
+)  # fmt: skip
+def test_time_left_is_told_from_cells_that_took_time(there: int, measured: int, words: str) -> None:
+    assert progress(there, measured, 12, 10.0) == words
