@@ -128,7 +128,7 @@ def _report(records: list[Record], results: Path, as_json: bool) -> None:
     for sentence in damaged:
         say(f"passed over: {sentence}")
     elsewhere = measured_elsewhere(records, others)
-    written = [*write_tables(records, results, elsewhere), *write_figures(records, results)]
+    written = [*write_tables(records, results, elsewhere), *write_figures(records, results, elsewhere)]
     if as_json:
         click.echo(to_json(records))
     else:

@@ -31,11 +31,11 @@ def command(records: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     from mpcbench.report.terminal import WIDTH, terminal_table
 
     paths = records or (Path("results"),)
-    loaded = load_for_report(paths)
+    loaded, elsewhere = load_for_report(paths)
     folder = out or (paths[0] if paths[0].is_dir() else paths[0].parent)
-    written = [*write_tables(loaded, folder), *write_figures(loaded, folder)]
+    written = [*write_tables(loaded, folder, elsewhere), *write_figures(loaded, folder, elsewhere)]
     if as_json:
         click.echo(to_json(loaded))
     else:
-        Console(width=WIDTH).print(terminal_table(loaded))
+        Console(width=WIDTH).print(terminal_table(loaded, elsewhere))
     messages().print(f"wrote {len(written)} files to {folder}", highlight=False, markup=False)

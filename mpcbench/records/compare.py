@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mpcbench.errors import UserError
+from mpcbench.parties.network import LOOPBACK
 from mpcbench.records.schema import Record
 from mpcbench.records.store import in_order, read, read_folder
 
@@ -115,9 +116,10 @@ def _differences(records: Sequence[Record]) -> dict[str, list[str]]:
     return {field: given for field, given in distinct.items() if len(given) > 1}
 
 
-def load_for_report(paths: Sequence[Path]) -> list[Record]:
+def load_for_report(paths: Sequence[Path]) -> tuple[list[Record], list[Record]]:
     """Records of all ``paths`` (folders or files), ordered and checked to be comparable.
 
+    Where some are of loopback, the second list holds those that differ from one of these in the link alone.
     Raises UserError when there are none, when one is malformed, or when they do not belong together.
     """
     records: dict[str, Record] = {}
@@ -128,5 +130,8 @@ def load_for_report(paths: Sequence[Path]) -> list[Record]:
         places = ", ".join(map(str, paths)) or "the given paths"
         raise UserError(f"no records in {places}: `mpcbench compare` writes them")
     ordered = in_order(records.values())
-    check_comparable(ordered)
-    return ordered
+    here = [record for record in ordered if record.link.profile == LOOPBACK]
+    elsewhere = measured_elsewhere(here, [record for record in ordered if record.link.profile != LOOPBACK])
+    rest = [record for record in ordered if record not in elsewhere]
+    check_comparable(rest)
+    return rest, elsewhere

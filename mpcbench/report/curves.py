@@ -33,6 +33,7 @@ from mpcbench.report.words import asked, footnotes, mark, short_footnote
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 STYLES = {
     "crypten": (BLACK, "o"),
@@ -66,21 +67,21 @@ def links_figure(records: Sequence[Record]) -> Figure | None:
     chosen = _ends(_one_length(records))
     if chosen is None:
         return None
-    sheet = _sheet(records, 2)
+    sheet = curve_sheet(records, 2)
     trips = [1e-4 * 10 ** (step / 10) for step in range(34)]
     rates = [1e7 * 10 ** (step / 10) for step in range(41)]
     fixed = chosen[0].link
     bandwidth = fixed.asked_bandwidth_bits_per_second or 1e9
     for record in chosen:
-        look = _look(record, markevery=10)
-        sheet.axes[0].plot([1e3 * t for t in trips], [_seconds(record, t, bandwidth) for t in trips], **look)
+        style = look(record, markevery=10)
+        sheet.axes[0].plot([1e3 * t for t in trips], [_seconds(record, t, bandwidth) for t in trips], **style)
         by_rate = [_seconds(record, fixed.asked_round_trip_seconds, rate) for rate in rates]
-        sheet.axes[1].plot([rate / 1e6 for rate in rates], by_rate, **look)
+        sheet.axes[1].plot([rate / 1e6 for rate in rates], by_rate, **style)
     labels = ("round-trip time [ms]", "bandwidth [Mbit/s]")
     titles = (f"at {bandwidth / 1e6:g} Mbit/s", f"at {fixed.asked_round_trip_seconds * 1e3:g} ms")
     for axes, label, letter, words in zip(sheet.axes, labels, "ab", titles, strict=True):
-        _log(axes, "x")
-        _log(axes)
+        log_axis(axes, "x")
+        log_axis(axes)
         axes.set_xlabel(label, labelpad=1)
         axes.set_ylabel("link's share [s]", labelpad=2)
         panel_letter(axes, letter, words)
@@ -107,7 +108,7 @@ def phases_figure(records: Sequence[Record]) -> Figure | None:
                   label=label)[0]
         for label, marker, colour, value in phases
     ]  # fmt: skip
-    _log(axes, "x")
+    log_axis(axes, "x")
     axes.set_yticks(range(len(chosen)), names, fontsize=7)
     axes.set_ylim(len(chosen) - 0.5, -0.5)
     axes.grid(axis="x", linewidth=0.3, color="0.85")
@@ -121,27 +122,27 @@ def phases_figure(records: Sequence[Record]) -> Figure | None:
 def layers_figure(records: Sequence[Record]) -> Figure | None:
     """(a) Online and (b) offline bytes against the number of polynomial layers."""
     chosen = [line.record for line in lines(_one_length(records))]
-    return _growth(chosen, _layers, "polynomial layers", log=False)
+    return _growth(chosen, polynomials, "polynomial layers", log=False)
 
 
 def length_figure(records: Sequence[Record]) -> Figure | None:
     """(a) Online and (b) offline bytes against the number of tokens, without and with polynomial layers."""
     every = [line.record for line in lines(records)]
-    counts = {_layers(record) for record in every}
-    chosen = [record for record in every if _layers(record) in (min(counts), max(counts))]
+    counts = {polynomials(record) for record in every}
+    chosen = [record for record in every if polynomials(record) in (min(counts), max(counts))]
     return _growth(chosen, lambda r: r.workload.tokens, "tokens", log=True)
 
 
 def _growth(chosen: Sequence[Record], key: Key, label: str, log: bool) -> Figure | None:
     if len({key(record) for record in chosen}) < 3:
         return None
-    sheet = _sheet(chosen, 2, strokes=log)
+    sheet = curve_sheet(chosen, 2, strokes=log)
     values = (lambda r: r.ledger.online.bytes, lambda r: sum(dealt(r)))
     for axes, value, letter, words in zip(sheet.axes, values, "ab", ("online", "offline"), strict=True):
         for line in _curves(chosen, by_layers=log):
             points = sorted((key(record), value(record) / GIGA) for record in line)
-            axes.plot(*zip(*points, strict=True), **_look(line[0] if log else None, line[0]))
-        _log(axes)
+            axes.plot(*zip(*points, strict=True), **look(line[0] if log else None, line[0]))
+        log_axis(axes)
         axes.set_ylabel("both parties [GB]", labelpad=2)
         panel_letter(axes, letter, words)
         axes.set_xlabel(label, labelpad=1)
@@ -151,7 +152,7 @@ def _growth(chosen: Sequence[Record], key: Key, label: str, log: bool) -> Figure
     return sheet.figure
 
 
-def _log(axes: Axes, which: str = "y") -> None:
+def log_axis(axes: Axes, which: str = "y") -> None:
     """A logarithmic axis with plain numbers: one a decade, or three where there are few decades."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -166,7 +167,7 @@ def _log(axes: Axes, which: str = "y") -> None:
 def _curves(chosen: Sequence[Record], by_layers: bool) -> list[list[Record]]:
     found: dict[tuple, list[Record]] = {}
     for record in chosen:
-        key = (record.protocol.name, _layers(record) if by_layers else None)
+        key = (record.protocol.name, polynomials(record) if by_layers else None)
         found.setdefault(key, []).append(record)
     return list(found.values())
 
@@ -179,13 +180,14 @@ def _one_length(records: Sequence[Record]) -> list[Record]:
 def _ends(records: Sequence[Record]) -> list[Record] | None:
     """Of every protocol the run with fewest and the one with most polynomial layers, on the first link."""
     every = [line.record for line in lines(records)]
-    counts = {_layers(record) for record in every}
+    counts = {polynomials(record) for record in every}
     if len(counts) < 2:
         return None
-    return [record for record in every if _layers(record) in (min(counts), max(counts))]
+    return [record for record in every if polynomials(record) in (min(counts), max(counts))]
 
 
-def _layers(record: Record) -> int:
+def polynomials(record: Record) -> int:
+    """How many layers are polynomial."""
     return len(record.model.polynomial_layers)
 
 
@@ -195,7 +197,7 @@ def _seconds(record: Record, round_trip: float, bandwidth: float) -> float:
     return online.rounds * round_trip / 2 + 8 * sent / bandwidth
 
 
-def _look(stroke: Record | None, record: Record | None = None, **more: object) -> dict:
+def look(stroke: Record | None, record: Record | None = None, **more: object) -> dict:
     """Colour and marker of the protocol; dashed for polynomial layers where ``stroke`` is given."""
     colour, marker = STYLES.get((record or stroke).protocol.name, OTHER)
     dashed = stroke is not None and bool(stroke.model.polynomial_layers)
@@ -205,19 +207,24 @@ def _look(stroke: Record | None, record: Record | None = None, **more: object) -
     }  # fmt: skip
 
 
-def _sheet(records: Sequence[Record], panels: int, strokes: bool = True) -> Sheet:
+def curve_sheet(
+    records: Sequence[Record], panels: int, strokes: bool = True, marks: Sequence[Line2D] | None = None
+) -> Sheet:
+    """Panels beneath one legend: of every protocol, of what strokes mean, and of ``marks``, where
+    these do not tell protocols apart."""
     from matplotlib.lines import Line2D
 
     found = {record.protocol.name: record for record in records}
     handles = [
-        Line2D([], [], color=STYLES.get(name, OTHER)[0], marker=STYLES.get(name, OTHER)[1], markersize=3,
-               linewidth=1.0, label=name + mark(record))
-        for name, record in found.items()
+        Line2D([], [], color=colour, marker=shape if marks is None else "", markersize=3, linewidth=1.0,
+               label=name + mark(record))
+        for name, record in found.items() for colour, shape in [STYLES.get(name, OTHER)]
     ]  # fmt: skip
     if strokes:
-        most = max(_layers(record) for record in records)
+        most = max(polynomials(record) for record in records)
         for label, style in (("SwiGLU", "-"), (f"{most} polynomial", "--")):
             handles.append(Line2D([], [], color="0.4", linestyle=style, linewidth=1.0, label=label))
+    handles += marks or []
     columns, note = legend_columns(handles), short_footnote(records)
     legend = 0.06 + 0.14 * -(-len(handles) // columns)
     gaps = [AXIS + GAP] * (panels - 1) + [AXIS + (0.13 if note else 0)]

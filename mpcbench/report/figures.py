@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mpcbench.records.schema import Record
 from mpcbench.report.costs import activation_figure, bytes_figure, latency_figure
+from mpcbench.report.link_curves import link_latency_figure
 from mpcbench.report.style import paper, write_figure
 from mpcbench.report.tables import save
 from mpcbench.report.tradeoff import latency_tradeoff_figure, main_task, tradeoff_figure
@@ -16,26 +17,28 @@ from mpcbench.report.words import data_sources, estimated, footnotes, randomness
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FIGURES: dict[str, Callable[[Sequence[Record]], Figure | None]] = {
+FIGURES: dict[str, Callable[..., Figure | None]] = {
     "online_bytes": bytes_figure,
     "latency": latency_figure,
     "accuracy_communication": tradeoff_figure,
     "accuracy_latency": latency_tradeoff_figure,
     "activation_layer": activation_figure,
+    "latency_links": link_latency_figure,
 }
 """Figures by file name; one that its records have no data for is None and left out."""
 
 
-def write_figures(records: Sequence[Record], folder: Path) -> list[Path]:
+def write_figures(records: Sequence[Record], folder: Path, elsewhere: Sequence[Record] = ()) -> list[Path]:
     """Draw every figure as PDF and PNG into ``folder`` with figures.md, their captions; return the paths.
 
-    The same records give the same bytes. Raises UserError naming the path when a file cannot be written.
+    ``elsewhere``: records of the same settings on other links. The same records give the same bytes.
+    Raises UserError naming the path when a file cannot be written.
     """
     paths: list[Path] = []
     drawn: list[str] = []
     with paper():
         for name, draw in FIGURES.items():
-            figure = draw(records)
+            figure = draw(records, elsewhere) if draw is link_latency_figure else draw(records)
             if figure is not None:
                 paths += write_figure(figure, folder, name)
                 drawn.append(name)
@@ -51,6 +54,7 @@ def captions(records: Sequence[Record], names: Sequence[str]) -> str:
         "accuracy_communication": _tradeoff(records, _TRAFFIC),
         "accuracy_latency": f"{_tradeoff(records, _ONLINE)} {_times(records)}",
         "activation_layer": _ACTIVATION,
+        "latency_links": _LINKS,
     }
     return "\n".join(f"## {name}\n\n{texts[name]} {shared}\n" for name in names)
 
@@ -72,6 +76,14 @@ _ACTIVATION = (
     "The activation of one decoder layer in the online phase: original (SwiGLU) and polynomial, means over "
     "the layers of each kind in all records. Traffic of both parties (1 MB = 10^6 bytes), rounds, and wall "
     "clock at the slower party. In parentheses: how many times less than the original."
+)
+
+
+_LINKS = (
+    "Online latency of one inference by link. Lines are projected from loopback: latency there + rounds × "
+    "half a round trip + bytes a party sends / bandwidth, against the round-trip time (a panel a bandwidth), "
+    "and last against the bandwidth of each direction. Marks, where there are any, were measured on such "
+    "a link, medians. Dashed lines and hollow marks: with polynomial layers."
 )
 
 

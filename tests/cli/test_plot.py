@@ -28,6 +28,15 @@ def test_everything_is_drawn_from_records_alone(tmp_path: Path) -> None:
     assert len(store.read_folder(tmp_path / "records")) == 2
 
 
+def test_measurements_on_links_stand_beside_projections(tmp_path: Path) -> None:
+    for layers, link in ((0, "loopback"), (8, "loopback"), (0, "wan")):
+        store.write(make_record(layers, link=link), tmp_path)
+    done = _plot(tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "wan, measured" in done.stdout
+    assert (tmp_path / "latency_links.png").exists()
+
+
 def test_json_prints_the_records_alone(tmp_path: Path) -> None:
     path = store.write(make_record(8), tmp_path)
     done = _plot(path, "--json")

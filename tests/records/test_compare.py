@@ -69,8 +69,27 @@ def test_the_degree_of_a_model_without_polynomials_is_no_difference() -> None:
 def test_folders_and_files_load_once_each_in_order(tmp_path: Path) -> None:
     paths = [store.write(make_record(n), tmp_path) for n in (16, 0)]
     other = store.write(make_record(8), tmp_path / "other")
-    loaded = load_for_report([other, tmp_path, paths[0]])
+    loaded, elsewhere = load_for_report([other, tmp_path, paths[0]])
     assert [len(record.model.polynomial_layers) for record in loaded] == [0, 8, 16]
+    assert elsewhere == []
+
+
+def test_the_same_runs_on_other_links_are_loaded_apart(tmp_path: Path) -> None:
+    for layers in (0, 8):
+        store.write(make_record(layers), tmp_path)
+    store.write(make_record(0, link="wan"), tmp_path)
+    loaded, elsewhere = load_for_report([tmp_path])
+    assert [record.link.profile for record in loaded] == ["loopback", "loopback"]
+    assert [record.link.profile for record in elsewhere] == ["wan"]
+    store.write(make_record(16, link="wan"), tmp_path)  # which nothing on loopback is like
+    with pytest.raises(UserError, match=r"link\.profile"):
+        load_for_report([tmp_path])
+
+
+def test_one_link_alone_is_what_the_report_is_of(tmp_path: Path) -> None:
+    store.write(make_record(0, link="wan"), tmp_path)
+    loaded, elsewhere = load_for_report([tmp_path])
+    assert ([record.link.profile for record in loaded], elsewhere) == (["wan"], [])
 
 
 def test_nothing_to_load_is_a_clear_error(tmp_path: Path) -> None:
