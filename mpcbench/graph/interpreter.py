@@ -28,6 +28,11 @@ class Interpreter(ABC, Generic[Value]):
         self.graph = graph
         self._freed = graph.last_uses()
 
+    @property
+    def steps(self) -> int:
+        """How many nodes a run calls; the others are given."""
+        return sum(node.op not in ("tokens", "past") for node in self.graph.nodes)
+
     @abstractmethod
     def call(self, node: Node, inputs: list[Value]) -> Value:
         """The value of ``node`` from those of its inputs."""
