@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 )
 @click.option("--tokens", callback=numbers, default="32", show_default=True, help="Lengths of the prompt.")
 @click.option(
+    "--decode",
+    is_flag=True,
+    help="Price the one token that follows so many, whose keys and values are cached.",
+)
+@click.option(
     "--protocol",
     default="crypten",
     show_default=True,
@@ -85,20 +90,23 @@ if TYPE_CHECKING:
 @json_option
 def command(
     model: str, shares: Path | None, layers: list[int] | None, degree: int, placement: str, tokens: list[int],
-    protocol: str, provider: str | None, network: str, embedding: str, compute: tuple[Path, ...],
-    widen: float, by: str, out: Path | None, as_json: bool,
+    decode: bool, protocol: str, provider: str | None, network: str, embedding: str,
+    compute: tuple[Path, ...], widen: float, by: str, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Add up what runs will cost: bytes, rounds and correlated randomness by phase, and latency by link.
 
     Nothing runs and no weights are read. Bytes, rounds and tuples are exactly those of a run; latency is the
     link's share, unless --compute names measured records.
     """
+    from mpcbench.errors import UserError
     from mpcbench.pipeline.estimate import Setting, estimate
 
+    if decode and compute:
+        raise UserError("--compute holds whole prompts: leave it out with --decode.")
     links = chosen_links(network)
     protocols = chosen_protocols(protocol, provider)
     found = _variants(model, shares, layers, degree, placement, embedding)
-    records = estimate(found, Setting(protocols, tokens, links, _records(compute), widen))
+    records = estimate(found, Setting(protocols, tokens, links, _records(compute), widen, decode))
     _report(records, by, out, as_json)
 
 

@@ -14,6 +14,7 @@ import torch
 
 from mpcbench.cost.declared import RING_BYTES, Cost
 from mpcbench.errors import UserError
+from mpcbench.graph.decoding import continued, with_cache
 from mpcbench.graph.interpreter import FUNCTIONS, Interpreter
 from mpcbench.graph.secure_graph import Node, SecureGraph
 from mpcbench.records.schema import PHASES, Entry, Ledger, Phase, PhaseLedger
@@ -25,16 +26,21 @@ from mpcbench.secure.substrate import SEED_WORDS
 Scope = tuple[Phase, int | None, str, str]
 
 
-def predict(graph: SecureGraph, protocol: Protocol, tokens: int) -> Ledger:
+def predict(graph: SecureGraph, protocol: Protocol, tokens: int, cached: int = 0) -> Ledger:
     """The ledger of one inference over ``tokens`` tokens, with all times zero.
 
-    Raises UserError for a number of tokens that the model does not take, and for an operator that refuses
-    the graph, such as one that finds no calibrated range.
+    ``cached``: how many tokens came before, whose keys and values the parties have kept; the ledger is then
+    that of a step of generation, which takes any number of tokens. Raises UserError for a number of tokens
+    that the model does not take, and for an operator that refuses the graph, such as one that finds no
+    calibrated range.
     """
-    if not 2 <= tokens <= graph.max_tokens:
-        raise UserError(f"--tokens {tokens}: this model takes 2 to {graph.max_tokens} tokens.")
-    interpreter = CostInterpreter(graph, protocol)
+    most = graph.max_tokens - (tokens if cached else 0)
+    if not 2 <= (cached or tokens) <= most:
+        raise UserError(f"--tokens {cached or tokens}: this model takes 2 to {most} tokens.")
+    interpreter = CostInterpreter(with_cache(graph) if cached else graph, protocol)
     with torch.no_grad():
+        if cached:
+            interpreter.pass_over(cached)
         interpreter.infer(tokens)
     return interpreter.ledger()
 
@@ -66,10 +72,20 @@ class CostInterpreter(Interpreter[torch.Tensor]):
 
     def __init__(self, graph: SecureGraph, protocol: Protocol):
         super().__init__(protocol.arranged(graph))
-        self.protocol = protocol
+        self.protocol, self.source = protocol, graph
         self.weights = {name: _shaped(*weight.shape) for name, weight in graph.weights.items()}
         self._lines: dict[Scope, _Line] = {}
         self._setup()
+
+    def pass_over(self, tokens: int) -> None:
+        """Cache the keys and values of so many tokens, at no cost, and go on behind them.
+
+        The graph must be one :func:`~mpcbench.graph.decoding.with_cache`.
+        """
+        lines = dict(self._lines)
+        self.infer(tokens)
+        self._lines = lines
+        self.use(self.protocol.arranged(continued(self.source, tokens)))
 
     def infer(self, tokens: int) -> None:
         """One forward pass: the client's input, the graph, the logits opened to the client."""
@@ -88,8 +104,12 @@ class CostInterpreter(Interpreter[torch.Tensor]):
         if node.op == "embedding" and self.graph.embedding == "client":
             return inputs[0]  # the client looks its own tokens up
         weights = [self.weights[name] for name in node.weights]
-        shapes = [tuple(value.shape) for value in inputs], [tuple(weight.shape) for weight in weights]
-        self._enter(node, self.protocol.operators[node.op].cost(node, *shapes))
+        # A cache that is still empty has no value.
+        shapes = [() if value is None else tuple(value.shape) for value in inputs]
+        self._enter(
+            node,
+            self.protocol.operators[node.op].cost(node, shapes, [tuple(weight.shape) for weight in weights]),
+        )
         if node.op == "embedding":
             return inputs[0] @ weights[0]  # one-hot rows
         # A leader of linear layers has the weights of those that it opens for, after its own.

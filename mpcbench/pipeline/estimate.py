@@ -31,7 +31,7 @@ class Setting:
     """What to price: every protocol with every number of tokens on every link.
 
     ``compute``: measured records whose time to compute is added to the links'; ``widen``: a factor on
-    ranges that have to be assumed.
+    ranges that have to be assumed; ``decode``: price the one token that follows so many cached ones.
     """
 
     protocols: Sequence[Protocol]
@@ -39,6 +39,15 @@ class Setting:
     links: Sequence[LinkProfile]
     compute: Sequence[Record] = ()
     widen: float = 1.0
+    decode: bool = False
+
+    def workload(self, embedding: str, tokens: int) -> Workload:
+        """One inference over ``tokens`` tokens, or over the one that follows them."""
+        length, cached = (1, tokens) if self.decode else (tokens, 0)
+        return Workload(
+            prompt="", tokens=length, cached=cached, batch=1, embedding=embedding, repetitions=0, warmups=0,
+            seed=None,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -118,34 +127,36 @@ def estimate(found: Sequence[Variant], setting: Setting) -> list[Record]:
     for protocol in setting.protocols:
         for variant in found:
             ranged = with_ranges(variant.graph, protocol.operators, setting.widen)
-            notes = [*variant.notes]
+            notes = [*variant.notes, *([_STEP] if setting.decode else [])]
             if ranged.operators:
                 notes.append(
                     f"{protocol.name}: what {', '.join(ranged.operators)} cost depends on calibrated ranges; "
                     f"without weights they are assumed to be {ranged.words}."
                 )
             for tokens in setting.tokens:
-                ledger = predict(ranged.graph, protocol, tokens)
-                records += _on_links(variant, protocol, tokens, ledger, setting, notes, here)
+                workload = setting.workload(variant.graph.embedding, tokens)
+                ledger = predict(ranged.graph, protocol, workload.tokens, workload.cached)
+                records += _on_links(variant, protocol, workload, ledger, setting, notes, here)
     return records
 
 
 def _on_links(
-    variant: Variant, protocol: Protocol, tokens: int, ledger: Ledger, setting: Setting, notes: list[str],
-    here: Environment,
+    variant: Variant, protocol: Protocol, workload: Workload, ledger: Ledger, setting: Setting,
+    notes: list[str], here: Environment,
 ) -> list[Record]:  # fmt: skip
     compute = None
     if setting.compute:
-        compute = measured_compute(setting.compute, variant.model.name, protocol.name, tokens)
+        compute = measured_compute(setting.compute, variant.model.name, protocol.name, workload.tokens)
     records = []
     for link in setting.links:
         timed, latency = projected(ledger, link, compute)
-        facts = [variant.model.checkpoint_sha256, variant.graph.sha256(), protocol.sha256(), tokens]
+        facts = [variant.model.checkpoint_sha256, variant.graph.sha256(), protocol.sha256(), workload.tokens]
+        facts += [workload.cached] if workload.cached else []
         records.append(
             Record(
                 **called(), key=_digest([*facts, link.bandwidth, link.round_trip, setting.widen]),
                 kind="estimated", model=variant.model, protocol=protocol_info(protocol), parties=[],
-                link=_link(link), workload=_workload(variant.graph.embedding, tokens), ledger=timed,
+                link=_link(link), workload=workload, ledger=timed,
                 sharing=Sharing(folder_bytes=folder_bytes(variant.graph)), openings=None, latency=latency,
                 accuracy=[], agreement=None, fidelity=None, environment=here,
                 notes=[*notes, _TIMES[compute is not None], EMBEDDING_NOTE[variant.graph.embedding]],
@@ -154,6 +165,7 @@ def _on_links(
     return records
 
 
+_STEP = "Priced is one token of a text that is being generated, after so many whose keys and values are kept."
 _TIMES = {
     False: "Latency is the link's share alone, rounds × half a round trip + bytes a party sends / bandwidth: "
     "time to compute is not in it.",
@@ -168,12 +180,6 @@ def _link(link: LinkProfile) -> LinkInfo:
         asked_round_trip_seconds=link.round_trip, measured_round_trip_seconds=None,
         measured_bandwidth_bytes_per_second=None,
     )  # fmt: skip
-
-
-def _workload(embedding: str, tokens: int) -> Workload:
-    return Workload(
-        prompt="", tokens=tokens, batch=1, embedding=embedding, repetitions=0, warmups=0, seed=None
-    )
 
 
 def _digest(facts: object) -> str:

@@ -157,10 +157,14 @@ class LinkInfo(_Part):
 
 
 class Workload(_Part):
-    """What was computed: one forward pass over ``tokens`` tokens, logits of the last position."""
+    """What was computed: one forward pass over ``tokens`` tokens, logits of the last position.
+
+    ``cached`` is how many tokens came before them, whose keys and values the parties kept.
+    """
 
     prompt: str
     tokens: NonNegative
+    cached: NonNegative = 0
     batch: NonNegative
     embedding: Literal["client", "private"]
     repetitions: NonNegative

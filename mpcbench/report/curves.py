@@ -28,7 +28,7 @@ from mpcbench.report.style import (
     write_figure,
 )
 from mpcbench.report.tables import save
-from mpcbench.report.words import asked, footnotes, mark, short_footnote
+from mpcbench.report.words import asked, footnotes, length, mark, short_footnote
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,7 +130,7 @@ def length_figure(records: Sequence[Record]) -> Figure | None:
     every = [line.record for line in lines(records)]
     counts = {polynomials(record) for record in every}
     chosen = [record for record in every if polynomials(record) in (min(counts), max(counts))]
-    return _growth(chosen, lambda r: r.workload.tokens, "tokens", log=True)
+    return _growth(chosen, lambda r: r.workload.tokens + r.workload.cached, "tokens", log=True)
 
 
 def _growth(chosen: Sequence[Record], key: Key, label: str, log: bool) -> Figure | None:
@@ -174,7 +174,7 @@ def _curves(chosen: Sequence[Record], by_layers: bool) -> list[list[Record]]:
 
 def _one_length(records: Sequence[Record]) -> list[Record]:
     """Of several lengths the first."""
-    return [r for r in records if r.workload.tokens == records[0].workload.tokens]
+    return [r for r in records if length(r) == length(records[0])]
 
 
 def _ends(records: Sequence[Record]) -> list[Record] | None:
@@ -239,7 +239,7 @@ def curve_sheet(
 
 def _setting(records: Sequence[Record]) -> str:
     first = records[0]
-    lengths = ", ".join(dict.fromkeys(f"{record.workload.tokens:,}" for record in records))
+    lengths = ", ".join(dict.fromkeys(map(length, records)))
     return " ".join([
         f"{first.model.name}, {first.model.layers} layers, {lengths} tokens; link {first.link.profile} "
         f"({asked(first)}) where none is named.", *footnotes(records),

@@ -15,14 +15,14 @@ from mpcbench.report.groups import GROUPS, group_of
 from mpcbench.report.phases import dealt, unseeded
 from mpcbench.report.summary import in_seconds, megabytes
 from mpcbench.report.tables import save
-from mpcbench.report.words import asked, footnotes, mark
+from mpcbench.report.words import asked, footnotes, length, mark
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 CSV = (
-    "model", "protocol", "provider", "tokens", "embedding", "layers", "polynomial_layers", "degree", "link",
-    "bandwidth_bits_per_second", "round_trip_seconds", "shares_party0_bytes", "shares_party1_bytes",
+    "model", "protocol", "provider", "tokens", "cached", "embedding", "layers", "polynomial_layers", "degree",
+    "link", "bandwidth_bits_per_second", "round_trip_seconds", "shares_party0_bytes", "shares_party1_bytes",
     "setup_bytes", "setup_rounds", "offline_dealt_bytes", "offline_unseeded_bytes_a_party", "online_bytes",
     "online_bytes_party0", "online_bytes_party1", "online_rounds", "offline_seconds", "online_seconds",
 )  # fmt: skip
@@ -40,7 +40,7 @@ class Line:
         """Protocol, tokens and polynomial layers."""
         record = self.record
         layers = f"{len(record.model.polynomial_layers)} of {record.model.layers}"
-        return [record.protocol.name + mark(record), f"{record.workload.tokens:,}", layers]
+        return [record.protocol.name + mark(record), length(record), layers]
 
 
 def lines(records: Sequence[Record]) -> list[Line]:
@@ -48,7 +48,8 @@ def lines(records: Sequence[Record]) -> list[Line]:
     found: dict[tuple, Line] = {}
     for record in records:
         model = record.model
-        run = (model.name, tuple(model.polynomial_layers), record.protocol.sha256, record.workload.tokens)
+        layers = tuple(model.polynomial_layers)
+        run = (model.name, layers, record.protocol.sha256, record.workload.tokens, record.workload.cached)
         line = found.setdefault(run, Line(record, {}))
         line.seconds[record.link.profile] = record.latency.median_seconds
     return list(found.values())
@@ -169,8 +170,9 @@ def estimates_csv(records: Sequence[Record]) -> str:
     for r in records:
         setup, online = r.ledger.setup, r.ledger.online
         writer.writerow([
-            r.model.name, r.protocol.name, r.protocol.provider, r.workload.tokens, r.workload.embedding,
-            r.model.layers, len(r.model.polynomial_layers), r.model.degree, r.link.profile,
+            r.model.name, r.protocol.name, r.protocol.provider, r.workload.tokens, r.workload.cached,
+            r.workload.embedding, r.model.layers, len(r.model.polynomial_layers), r.model.degree,
+            r.link.profile,
             r.link.asked_bandwidth_bits_per_second, r.link.asked_round_trip_seconds, *r.sharing.folder_bytes,
             setup.bytes, setup.rounds, sum(dealt(r)), unseeded(r), online.bytes, *online.bytes_sent,
             online.rounds, r.latency.offline_seconds[0], r.latency.median_seconds,

@@ -182,6 +182,12 @@ def asked(record: Record) -> str:
     return f"{rate}, {record.link.asked_round_trip_seconds * 1e3:g} ms round trip"
 
 
+def length(record: Record) -> str:
+    """The number of tokens, such as ``32``, or ``1 after 32`` with so many cached."""
+    workload = record.workload
+    return f"{workload.tokens:,}" + (f" after {workload.cached:,}" if workload.cached else "")
+
+
 def repetitions(records: Sequence[Record]) -> str:
     """Number of repetitions and warm-ups behind a latency."""
     runs = "/".join(dict.fromkeys(str(len(record.latency.online_seconds)) for record in records))

@@ -31,6 +31,19 @@ def test_table(config: str) -> None:
         assert word in called.output
 
 
+def test_a_step_of_generation(config: str) -> None:
+    words = ("estimate", "--model", config, "--tokens", "7,9", "--network", "lan", "--decode")
+    called = _call(*words)
+    assert called.exit_code == 0, called.output
+    assert "1 after 7" in called.output and "one token of a text" in " ".join(called.output.split())
+    lengths = [
+        (r["workload"]["tokens"], r["workload"]["cached"]) for r in json.loads(_call(*words, "--json").stdout)
+    ]
+    assert lengths == [(1, 7), (1, 9)]
+    refused = _call(*words, "--compute", config)
+    assert refused.exit_code == 1 and "leave it out with --decode" in refused.stderr
+
+
 def test_json_and_files(config: str, tmp_path: Path) -> None:
     called = _call("estimate", "--model", config, "--tokens", "7", "--json", "--out", str(tmp_path / "out"))
     (lan, wan) = json.loads(called.stdout)

@@ -88,6 +88,15 @@ def test_number_of_tokens_that_the_model_does_not_take_is_refused(count, graphs)
         predict(graphs["swiglu-client"][1], load_protocol("crypten"), count)
 
 
+def test_a_step_needs_room_behind_what_is_cached(graphs):
+    graph = graphs["swiglu-client"][1]
+    step = predict(graph, load_protocol("crypten"), 1, cached=127)
+    assert step.online.rounds == predict(graph, load_protocol("crypten"), 128).online.rounds
+    assert step.online.bytes < predict(graph, load_protocol("crypten"), 128).online.bytes
+    with pytest.raises(UserError, match="--tokens 128: this model takes 2 to 127 tokens"):
+        predict(graph, load_protocol("crypten"), 1, cached=128)
+
+
 def test_graph_without_ranges_is_refused_where_they_matter(graphs):
     graph = graphs["swiglu-client"][1]
     bare = replace(graph, nodes=[replace(n, attrs={k: v for k, v in n.attrs.items() if k != "range"})

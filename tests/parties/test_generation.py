@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from mpcbench.cost.declared import Cost
-from mpcbench.cost.interpreter import CostInterpreter
+from mpcbench.cost.interpreter import predict
 from mpcbench.errors import PeerError
-from mpcbench.graph.decoding import continued, with_cache
 from mpcbench.graph.secure_graph import SecureGraph
 from mpcbench.parties.launcher import LocalRun, run_here
 from mpcbench.parties.party import Outcome
@@ -105,12 +104,12 @@ def test_every_step_costs_what_its_graph_declares(
 ) -> None:
     """Declared costs of the graph continued after so many tokens, added up by operator: bytes and rounds."""
     outcome = {"crypten": crypten, "frontier": frontier}[protocol]
-    graph = with_cache(SecureGraph.read(exported.client / "party0" / "graph.json"))
+    graph = SecureGraph.read(exported.client / "party0" / "graph.json")
     for index, (online, offline, *_) in enumerate(later_steps(outcome.results)):
         declared = _declared(graph, protocol, TOKENS.shape[1] + index)
         measured = Cost()
         for entry in online.entries:
-            if entry.operator not in ("input", "output", REPETITION):
+            if entry.operator != REPETITION:
                 measured += Cost(entry.bytes_sent[0], entry.rounds)
         assert (measured.bytes_sent, measured.rounds) == (declared.bytes_sent, declared.rounds)
         tuples = sum((Counter(e.tuples) for e in offline.entries if e.operator != REPETITION), Counter())
@@ -119,18 +118,9 @@ def test_every_step_costs_what_its_graph_declares(
 
 def _declared(graph: SecureGraph, protocol: str, past: int) -> Cost:
     """Of one token after ``past`` cached ones, from shapes alone."""
-    chosen = load_protocol(protocol, "dealer")
-    interpreter = CostInterpreter(continued(graph, past), chosen)
-    heads, width = 2, 4  # of keys and values
-    for node in graph.nodes:
-        if node.op == "append":
-            shape = (1, heads, width, past) if node.attrs["dim"] == 3 else (1, heads, past, width)
-            interpreter.cache[node.inputs[0]] = torch.empty(shape, device="meta")
-    interpreter.infer(1)
-    ledger = interpreter.ledger()
-    online = [entry for entry in ledger.online.entries if entry.operator not in ("input", "output")]
+    ledger = predict(graph, load_protocol(protocol, "dealer"), 1, past)
     tuples = sum((Counter(entry.tuples) for entry in ledger.offline.entries), Counter())
-    return Cost(sum(e.bytes_sent[0] for e in online), sum(e.rounds for e in online), tuples)
+    return Cost(ledger.online.bytes_sent[0], ledger.online.rounds, tuples)
 
 
 def test_private_logits_open_the_token_alone(exported: Exported) -> None:
