@@ -99,10 +99,13 @@ _TRAFFIC = (
 _ONLINE = "Accuracy against latency in the online phase; labels are numbers of polynomial layers."
 
 
+_FRONT = "Grey lines join the points than which none is both as cheap and better (Pareto's front)."
+
+
 def _tradeoff(records: Sequence[Record], against: str) -> str:
     task = main_task(records)
     panels = [f"{task[1]} on {task[0]} with its standard error"] if task else []
     if any(record.fidelity for record in records):
         panels.append("KL divergence from the original model's next-token distribution, in plaintext")
     shown = ". ".join(f"({letter}) {words}" for letter, words in zip("ab", panels, strict=False))
-    return f"{against} {shown}. {' '.join(data_sources(records))}"
+    return f"{against} {shown}. {_FRONT} {' '.join(data_sources(records))}"

@@ -23,6 +23,9 @@ SETTINGS = {  # marker, colour, shift in points so that settings at the same tra
 }
 
 
+FRONT = "front"
+
+
 def tradeoff_figure(records: Sequence[Record]) -> Figure | None:
     """Score with its standard error, and KL to the original, against online bytes of both parties.
 
@@ -96,6 +99,7 @@ def _scores(axes: Axes, records: Sequence[Record], traffic: Sequence[float], tas
             transform=axes.transData + move,
         )  # fmt: skip
         if not handles:
+            _front(axes, [(traffic[i], 100 * score.score) for i, score in found], most=True)
             _label(axes, records, [(traffic[i], 100 * s.score, i) for i, s in found])
         handles.append(handle)
         drawn += found
@@ -115,11 +119,28 @@ def _score(record: Record, task: tuple[str, str], setting: str) -> Accuracy | No
 def _divergence(axes: Axes, records: Sequence[Record], traffic: Sequence[float], kl, letter: str) -> None:
     points = [(x, y, i) for i, (x, y) in enumerate(zip(traffic, kl, strict=True)) if y is not None]
     axes.plot([p[0] for p in points], [p[1] for p in points], "D", color="black", markersize=3.5)
+    _front(axes, [(x, y) for x, y, _ in points], most=False)
     _label(axes, records, points)
     axes.set_ylabel("KL [nats/token]", labelpad=2)
     panel_letter(axes, letter, "divergence from the original model")
     highest = max(p[1] for p in points) or 1.0
     axes.set_ylim(-0.08 * highest, 1.25 * highest)
+
+
+def pareto(points: Sequence[tuple[float, float]], most: bool) -> list[tuple[float, float]]:
+    """The points than which none is as cheap and better, by cost; better is more if ``most``, else less."""
+    front: list[tuple[float, float]] = []
+    for cost, value in sorted(points, key=lambda p: (p[0], -p[1] if most else p[1])):
+        if not front or (value > front[-1][1] if most else value < front[-1][1]):
+            front.append((cost, value))
+    return front
+
+
+def _front(axes: Axes, points: Sequence[tuple[float, float]], most: bool) -> None:
+    """A grey line through the points on the front, where there are several."""
+    front = pareto(points, most)
+    if len(front) > 1:
+        axes.plot(*zip(*front, strict=True), color="0.6", linewidth=0.8, zorder=1, gid=FRONT)
 
 
 def _limits(axes: Axes, traffic: Sequence[float]) -> None:
@@ -204,7 +225,7 @@ def _obstacles(axes: Axes, renderer) -> list[Bbox]:
 
     boxes = []
     size = 2.6 * axes.figure.dpi / 72
-    for line in axes.lines:
+    for line in (line for line in axes.lines if line.get_gid() != FRONT):
         for x, y in line.get_transform().transform(line.get_xydata()):
             boxes.append(Bbox([[x - size, y - size], [x + size, y + size]]))
     for bars in axes.collections:

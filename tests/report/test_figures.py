@@ -190,6 +190,18 @@ def test_settings_are_told_apart_in_a_legend_that_fits() -> None:
 
 
 @pytest.mark.usefixtures("style")
+def test_the_front_joins_what_nothing_beats() -> None:
+    points = [(3.0, 50.0), (1.0, 40.0), (2.0, 40.0), (4.0, 49.0), (1.0, 39.0), (5.0, 60.0)]
+    assert tradeoff.pareto(points, most=True) == [(1.0, 40.0), (3.0, 50.0), (5.0, 60.0)]
+    assert tradeoff.pareto(points, most=False) == [(1.0, 39.0)]
+    with paper():
+        figure = tradeoff.latency_tradeoff_figure(make_comparison())
+    (line,) = [line for line in figure.axes[-1].lines if line.get_gid() == tradeoff.FRONT]
+    records = sorted(make_comparison(), key=lambda record: record.latency.median_seconds)
+    shown = [(record.latency.median_seconds, record.fidelity.kl) for record in records]
+    assert list(map(tuple, line.get_xydata())) == tradeoff.pareto(shown, most=False)
+
+
 def test_the_name_of_a_task_fits() -> None:
     records = make_comparison()
     for record in records:
