@@ -6,6 +6,7 @@ as JSON and are checked like any other.
 
 from __future__ import annotations
 
+import socket
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -22,6 +23,7 @@ from mpcbench.records.store import read, readable, to_json, write
 
 LOCAL = "local"
 """The address that stands for a cluster of this machine, which Ray starts."""
+KNOCK_SECONDS = 5.0
 CORES = 2
 """What a cell takes of a machine that has as many: a core a party."""
 
@@ -72,6 +74,7 @@ def _start(ray: Any, address: str) -> None:
     """Join the cluster at ``address``; one of this machine gets a second chance."""
     quietly = {"log_to_driver": False}
     if address != LOCAL:
+        _knock(address)
         ray.init(address=address, **quietly)
         return
     try:
@@ -79,6 +82,13 @@ def _start(ray: Any, address: str) -> None:
     except Exception:  # on a busy machine, Ray's half a minute is not enough for its first start
         ray.shutdown()
         ray.init(address=LOCAL, include_dashboard=False, **quietly)
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT, which Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
 
 
 def _most(ray: Any, resource: str) -> float:

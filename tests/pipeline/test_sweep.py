@@ -258,7 +258,9 @@ def test_ray_that_starts_slowly_gets_a_second_chance(sweep, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("address", "sentence"),
     [("local", "Ray does not start here (The current node timed out during startup. This could happen)"),
-     ("10.0.0.1:6379", "There is no Ray cluster at 10.0.0.1:6379 (The current node timed out")],
+     ("auto", "There is no Ray cluster at auto (The current node timed out"),
+     ("127.0.0.1:1", "There is no Ray cluster at 127.0.0.1:1 ([Errno 111] Connection refused): start one"),
+     ("ray://127.0.0.1:1", "There is no Ray cluster at ray://127.0.0.1:1 ([Errno 111] Connection refused")],
 )  # fmt: skip
 def test_ray_that_does_not_start_is_one_sentence(
     address: str, sentence: str, sweep, monkeypatch: pytest.MonkeyPatch
