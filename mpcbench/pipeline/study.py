@@ -78,7 +78,7 @@ def study(plan: StudyPlan, progress: Progress = silent, say: Say = lambda text: 
 
     Evaluation questions are left out of the training text. Raises UserError before anything long for a run
     that does not exist, for training text that is mostly such questions, and for a study.json of another
-    model.
+    model or, with ``quick``, of a study that is not.
     """
     texts = without_questions(plan.texts, load_questions(plan.task_data))
     return _Study(replace(plan, texts=texts), progress, say).run()
@@ -203,9 +203,17 @@ class _Study:
         found = read_study(self.file)
         if found.model_sha256 != self.plan.original.sha256:
             raise UserError(f"{self.file} is a study of {found.model}: name another folder with --results.")
+        if found.quick != self.plan.quick:
+            kind = "quick" if found.quick else "full"
+            raise UserError(f"{self.file} is a {kind} study: name another folder with --results.")
         return {cell.key: cell for cell in found.cells}
 
     def _keep(self, cell: Cell) -> None:
+        """Keep a cell; one of the same run with another recipe, text or questions gives it its place."""
+        place = (cell.row, cell.seed, cell.layers)
+        old = [key for key, own in self.cells.items() if (own.row, own.seed, own.layers) == place]
+        for key in old:
+            del self.cells[key]
         self.cells[cell.key] = cell
         write_study(self._record(), self.file)
 

@@ -90,6 +90,22 @@ def test_two_seeds_are_two_cells(plan):
     assert cells[0].arc.kl != cells[1].arc.kl
 
 
+def test_a_changed_recipe_takes_the_place_of_the_one_before(plan, monkeypatch):
+    first = study(replace(plan, only=("deep-unclipped",)))
+    run = TABLE["runs"][0]
+    changed = {**run, "changes": run["changes"] | {"optimiser.steps": 2}}
+    monkeypatch.setattr(module, "_table", lambda: {**TABLE, "runs": [changed, TABLE["runs"][1]]})
+    again = study(replace(plan, only=("deep-unclipped",)))
+    assert [cell.row for cell in again.cells] == [cell.row for cell in first.cells]
+    assert (first.cells[2].training.steps, again.cells[2].training.steps) == (4, 2)
+
+
+def test_a_quick_study_does_not_mix_with_a_full_one(plan):
+    study(replace(plan, only=("deep-unclipped",)))
+    with pytest.raises(UserError, match="is a full study: name another folder"):
+        study(replace(plan, quick=True, only=("deep-unclipped",)))
+
+
 def test_a_quick_study_takes_fewer_steps_and_questions(plan):
     done = study(replace(plan, quick=True, only=("deep-unclipped",)))
     assert done.quick and done.cells[-1].training.steps == 1 and done.cells[-1].accuracy[0].n == 5
