@@ -8,7 +8,7 @@ from mpcbench.errors import UserError
 
 PROGRAMS = 1.5e9
 """Bytes that two parties, a dealer and their launcher hold without any model, libraries above all."""
-BYTES_PER_PARAMETER = 68
+BYTES_PER_PARAMETER = 82
 """Their shares, masks and openings, and the checkpoint in float32, at the peak of a run of SmolLM2-135M."""
 
 

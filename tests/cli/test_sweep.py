@@ -44,7 +44,7 @@ def test_the_table_of_estimates(tmp_path: Path) -> None:
     [
         ("modell: x", "'modell' is no axis: choose model, layers, protocol, tokens, link, seed, or options."),
         ("model: llama-2-7b\nlayers: 33", "--layers 33 is out of range: the model has 32 layers"),
-        ("model: llama-2-13b", "llama-2-13b has 13,016 million parameters, which take 886.6 GB"),
+        ("model: llama-2-13b", "llama-2-13b has 13,016 million parameters, which take 1,068.8 GB"),
     ],
 )
 def test_a_refusal_is_one_sentence_before_anything_runs(text: str, sentence: str, tmp_path: Path) -> None:

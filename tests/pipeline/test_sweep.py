@@ -110,7 +110,7 @@ def test_a_model_that_does_not_fit_is_refused_with_the_numbers() -> None:
     models = {"small": 134_515_008, "llama-2-7b": 6_738_415_616}
     with pytest.raises(UserError) as caught:
         check_memory(models, free=64e9)
-    assert str(caught.value).startswith("llama-2-7b has 6,738 million parameters, which take 459.7 GB")
+    assert str(caught.value).startswith("llama-2-7b has 6,738 million parameters, which take 554.1 GB")
     assert "64.0 GB of memory are free" in str(caught.value)
     check_memory(models, free=needed(6_738_415_616))
 
