@@ -7,6 +7,8 @@ public linear combination of what the dealer shares of r. Nothing is truncated: 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
 from mpcbench.secure.opening import opened
@@ -24,12 +26,26 @@ def multipliers(
     public: (n,), the opened x - r. Products and sums are apart, so that no machine fuses them.
     """
     cosine, sine = harmonics(public, log_period, series.harmonics)
-    a, b = (torch.tensor(c, dtype=torch.float64)[:, None] * 2.0**bits for c in (series.cosines, series.sines))
+    a, b = _amplitudes(series, bits)
     if not b.any():
         to_cos, to_sin = cosine.mul_(a), sine.mul_(-a)
     else:
         to_cos, to_sin = (cosine * a).add_(sine * b), (cosine * b).sub_(sine * a)
     return to_cos.round_().long(), to_sin.round_().long()
+
+
+@lru_cache(maxsize=256)
+def _amplitudes(series: Series, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of cosines and sines, (harmonics, 1), scaled by 2^``bits``."""
+    a, b = (torch.tensor(c, dtype=torch.float64)[:, None] * 2.0**bits for c in (series.cosines, series.sines))
+    return a, b
+
+
+def combination(
+    to: tuple[torch.Tensor, torch.Tensor], cosines: torch.Tensor, sines: torch.Tensor
+) -> torch.Tensor:
+    """The sum over harmonics, (n,), of :func:`multipliers` times shares, all (harmonics, n)."""
+    return (to[0] * cosines).addcmul_(to[1], sines).sum(0)
 
 
 def request(elements: int, series: Series, bits: int, trig_bits: int) -> Trig:
@@ -56,7 +72,6 @@ def combined(
     constant = round(series.constant * 2.0 ** (trig_bits + public_bits))
     result = torch.empty_like(public)
     for part in chunks(public.numel(), series.harmonics):
-        to_cos, to_sin = multipliers(public[part], log_period, series, public_bits)
-        terms = to_cos.mul_(cosines[:, part]).addcmul_(to_sin, sines[:, part])
-        torch.sum(terms, 0, out=result[part])
+        to = multipliers(public[part], log_period, series, public_bits)
+        result[part] = combination(to, cosines[:, part], sines[:, part])
     return plus(result, constant)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from mpcbench.cost.declared import RING_BYTES, Cost
 from mpcbench.graph.secure_graph import Node
-from mpcbench.secure.evaluate import multipliers
+from mpcbench.secure.evaluate import combination, multipliers
 from mpcbench.secure.opening import EXACT, Cut, Wrapped, may_have_wrapped, open_under, opened, repeated
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.crypten_glu import QuadraticGLU as StockQuadraticGLU
@@ -179,9 +179,9 @@ def _even_part(
     constant = round(series.constant * 2.0**bits)
     result = plus(b * constant, y * constant)
     for part in chunks(z.numel(), series.harmonics):
-        to_cos, to_sin = multipliers(z[part], log_period, series, public_bits)
-        alone = (to_cos * cosines[:, part]).addcmul_(to_sin, sines[:, part]).sum(0)
-        times_b = to_cos.mul_(b_cosines[:, part]).addcmul_(to_sin, b_sines[:, part]).sum(0)
+        to = multipliers(z[part], log_period, series, public_bits)
+        alone = combination(to, cosines[:, part], sines[:, part])
+        times_b = combination(to, b_cosines[:, part], b_sines[:, part])
         result[part] += times_b.addcmul_(y[part], alone)
     return result
 
