@@ -50,7 +50,7 @@ class Matmul(Operator):
     name, op = "crypten.matmul", "matmul"
     source = Linear.source
     domain = Linear.domain
-    error = 2e-3
+    error = 1e-3
 
     @classmethod
     def sample(cls) -> Sample:
