@@ -14,11 +14,12 @@ from mpcbench.graph.secure_graph import Node, SecureGraph
 def group_linears(graph: SecureGraph) -> SecureGraph:
     """The same graph with leaders and followers marked.
 
-    A leader has ``attrs["own"]``, how many of its weights are its own; a follower ``attrs["leader"]``.
+    A leader has ``attrs["own"]``, how many of its weights are its own; a follower ``attrs["leader"]``. One
+    that follows another node already stays as it is.
     """
     readers: dict[str, list[Node]] = {}
     for node in graph.nodes:
-        if node.op == "linear":
+        if node.op == "linear" and "leader" not in node.attrs:
             readers.setdefault(node.inputs[0], []).append(node)
     marked: dict[str, Node] = {}
     for leader, *others in readers.values():

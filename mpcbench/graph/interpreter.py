@@ -95,11 +95,26 @@ def _rms_norm(node: Node, inputs: list, weights: list) -> torch.Tensor:
     return y * weights[0] if weights else y
 
 
-def _rope(node: Node, inputs: list, weights: list) -> torch.Tensor:
-    x = inputs[0]
-    cos, sin = rope_tables(weights[0], x.shape[-2], node.attrs["scale"], node.attrs.get("start", 0))
+def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """x (..., S, d) turned by angles whose tables are (S, d)."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+def _rope(node: Node, inputs: list, weights: list) -> torch.Tensor:
+    x = inputs[0]
+    tables = rope_tables(weights[0], x.shape[-2], node.attrs["scale"], node.attrs.get("start", 0))
+    return rotated(x, *tables)
+
+
+def _normed_scores(node: Node, inputs: list, weights: list) -> torch.Tensor:
+    squares, queries, keys, _ = inputs
+    norm = node.attrs["norm"]
+    root = torch.rsqrt(squares / norm["width"] + norm["eps"])
+    tables = rope_tables(weights[0], keys.shape[-2], 1.0)
+    queries, keys = (rotated(x * root, *tables) for x in (queries, keys))
+    scores = queries.reshape(1, keys.shape[1], -1, keys.shape[-1]) @ keys.transpose(2, 3)
+    return scores * causal_mask(*scores.shape[-2:], node.attrs["groups"])
 
 
 def _softmax(node: Node, inputs: list, weights: list) -> torch.Tensor:
@@ -135,6 +150,8 @@ FUNCTIONS = {
     "matmul": lambda node, x, w: x[0] @ x[1] * node.attrs.get("scale", 1.0),
     "add": lambda node, x, w: x[0] + x[1],
     "rms_norm": _rms_norm,
+    "sum_squares": lambda node, x, w: x[0].square().sum(-1, keepdim=True),
+    "normed_scores": _normed_scores,
     "rope": _rope,
     "softmax": _softmax,
     "swiglu": lambda node, x, w: torch.nn.functional.silu(x[0]) * x[1],

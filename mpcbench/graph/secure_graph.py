@@ -26,6 +26,8 @@ OPERATORS: dict[str, str] = {
     "matmul": "batched product of two secret values; (..., m, k), (..., k, n) -> (..., m, n)",
     "add": "elementwise sum of equal shapes",
     "rms_norm": "x / sqrt(mean(x²) + eps) over the last dimension[, times a gain]",
+    "sum_squares": "sum of x² over the last dimension; (1, S, D) -> (1, S, 1)",
+    "normed_scores": "causal rotated q kᵀ, a norm put off: squares, q (1, H, S, d), k, v -> (1, K, G·S, S)",
     "rope": "rotary position embedding by public frequencies; (1, H, S, d), (d/2,) -> (1, H, S, d)",
     "softmax": "causal softmax of grouped scores; (1, K, G·S, S) -> same",
     "swiglu": "silu(gate) · up",

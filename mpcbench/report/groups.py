@@ -23,9 +23,11 @@ GROUPS: dict[str, str] = {
 
 _BY_OPERATOR = {
     "linear": "linear",
+    "sum_squares": "linear",  # the projections' opening of x, which also serves the squares
     "matmul": "attention",
     "softmax": "attention",
     "rope": "attention",
+    "normed_scores": "attention",
     "append": "attention",
     "rms_norm": "rms_norm",
     "silu": "activation",

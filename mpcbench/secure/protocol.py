@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import mpcbench
 from mpcbench.documents import parse_yaml
 from mpcbench.errors import UserError
+from mpcbench.graph.deferral import defer_norms
 from mpcbench.graph.grouping import group_linears
 from mpcbench.graph.secure_graph import OPERATORS, SecureGraph
 from mpcbench.secure.operators import REGISTRY, Operator
@@ -29,6 +30,8 @@ THREAT_MODELS = {
 }
 """What a provider that is chosen against the protocol file means for trust."""
 _IMPLIED = {"tokens", "past"}  # inputs: what the party program shares, and what an earlier step has left
+_DEFERRING = {"sum_squares", "normed_scores"}
+"""Operators that only :mod:`mpcbench.graph.deferral` makes: a protocol may have both, or neither."""
 
 
 class FixedPoint(BaseModel):
@@ -65,7 +68,11 @@ class Protocol:
     settings: dict
 
     def arranged(self, graph: SecureGraph) -> SecureGraph:
-        """The graph as these operators run it: linear layers grouped where they share openings."""
+        """The graph as these operators run it: norms put off where they can, linear layers that share
+        openings grouped."""
+        if self.operators.keys() >= _DEFERRING:
+            norm = self.operators["normed_scores"].params
+            graph = defer_norms(graph, {"margin": norm.margin, "tolerance": norm.tolerance})
         shares_openings = any(operator.groups_linears for operator in self.operators.values())
         return group_linears(graph) if shares_openings else graph
 
@@ -114,7 +121,8 @@ def parse_protocol(body: object, origin: str) -> Protocol:
         raise UserError(_describe(error, origin, _File.model_fields)) from None
     _choose(file.provider, PROVIDERS, f"{origin}: provider")
     operators = {op: _operator(op, entry, origin) for op, entry in file.operators.items()}
-    missing = sorted(set(OPERATORS) - set(operators) - _IMPLIED)
+    optional = _DEFERRING if not _DEFERRING & operators.keys() else set()
+    missing = sorted(set(OPERATORS) - set(operators) - _IMPLIED - optional)
     if missing:
         raise UserError(f"{origin} names no implementation of {', '.join(missing)}: add it under operators.")
     settings = file.model_dump()

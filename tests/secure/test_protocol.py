@@ -25,9 +25,20 @@ def body() -> dict[str, Any]:
 def test_every_packaged_protocol_loads(name: str) -> None:
     protocol = load_protocol(name)
     assert protocol.name == name
-    assert set(protocol.operators) == set(OPERATORS) - {"tokens", "past"}
+    together = {"sum_squares", "normed_scores"}
+    assert set(protocol.operators) | together == set(OPERATORS) - {"tokens", "past"}
+    assert together & set(protocol.operators) in (set(), together)
     assert all(operator.op == op for op, operator in protocol.operators.items())
     assert protocol.provider in PROVIDERS
+
+
+def test_norms_are_put_off_by_two_operators_or_none() -> None:
+    body = yaml.safe_load(available()["frontier"].read_text(encoding="utf-8"))
+    del body["operators"]["sum_squares"]
+    with pytest.raises(UserError, match="no implementation of sum_squares"):
+        parse_protocol(body, "file")
+    del body["operators"]["normed_scores"]
+    parse_protocol(body, "file")
 
 
 def test_parameters_reach_the_operator(body: dict) -> None:

@@ -17,6 +17,7 @@ from mpcbench.secure.operators import (
     frontier_local,
     frontier_matmul,
     frontier_nested_glu,
+    frontier_normed,
     frontier_rms_norm,
     frontier_softmax,
     local,
@@ -28,7 +29,7 @@ from mpcbench.secure.operators.base import Operator, Params, Sample
 _MODULES = (
     local, crypten_linear, crypten_glu, crypten_softmax, crypten_rms_norm, masked_linear, frontier_local,
     frontier_matmul, frontier_rms_norm, frontier_softmax, frontier_glu, frontier_nested_glu, frontier_cache,
-    published, argmax,
+    frontier_normed, published, argmax,
 )  # fmt: skip
 
 REGISTRY: dict[str, type[Operator]] = {

@@ -31,7 +31,8 @@ class Matmul(Operator):
 
     Behind a causal softmax (``attrs["groups"]``) only the entries of x that the mask lets through are
     opened: the others are zero, and both parties know it. Where y is cached (``attrs["slot"]``), of y only
-    the rows or columns are opened that are new (:mod:`mpcbench.secure.operators.frontier_cache`).
+    the rows or columns are opened that are new (:mod:`mpcbench.secure.operators.frontier_cache`). With
+    ``attrs["normed"]`` y was normalised beside the scores (:mod:`mpcbench.secure.operators.frontier_normed`).
     """
 
     name, op = "frontier.matmul", "matmul"
@@ -69,6 +70,8 @@ class Matmul(Operator):
         return Cost(RING_BYTES * sent, 1, Counter({kind: products}), RING_BYTES * (sent + products))
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
+        if node.attrs.get("normed"):
+            inputs = [inputs[0], inputs[1].normed]
         cuts = [self._cut(node, name, x) for name, x in zip(("left", "right"), inputs, strict=True)]
         left, right = (x.share.reshape(-1, *x.size()[-2:]) for x in inputs)
         bits = [bits_of(value) - how.shift for value, how in zip(inputs, cuts, strict=True)]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,56 +17,14 @@ from mpcbench.secure.evaluate import combined
 from mpcbench.secure.opening import Cut, open_under, repeated
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.crypten_rms_norm import RMSNorm as StockRMSNorm
+from mpcbench.secure.operators.inverse_root import PUBLIC_BITS, TRIG_BITS, Plan, plan
 from mpcbench.secure.operators.ranges import span
 from mpcbench.secure.randomness.activations import Norm
 from mpcbench.secure.ring import bits_of, plus, rescaled, wrap
-from mpcbench.secure.series import Series, fit
 from mpcbench.secure.substrate import provider
 
-TRIG_BITS, PUBLIC_BITS = 22, 18
-SIGNIFICANT = 14
-"""Bits of x and of the inverse root that are kept below the leading one."""
-TOP = 0.8
-"""Largest argument of the series: the rest of the period is for it to come round."""
 ALIKE = 64.0
 """Mean squares of the first position and of the rest are handled together up to this ratio."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How rows of one kind are computed: fraction bits of x, of the sum of squares as the series reads it,
-    of the root as the series gives it and as it is cut, and the series."""
-
-    x_bits: int
-    square_bits: int
-    made_bits: int
-    root_bits: int
-    series: Series
-
-
-@lru_cache(maxsize=1024)
-def plan(low: float, high: float, width: int, tolerance: float) -> Plan:
-    """For mean squares from ``low`` to ``high`` of rows of ``width``.
-
-    The sum of squares S is read as S / 2^e, which lies below 0.8; the series has period one and gives
-    sqrt(width / S) from it.
-    """
-    exponent = math.ceil(math.log2(high * width / TOP))
-    # Steps of half a power of two, so that many norms share a series.
-    lowest = 2.0 ** (math.floor(2 * math.log2(low * width / 2.0**exponent)) / 2)
-    series = fit("rsqrt", lowest, TOP, 0, TRIG_BITS, tolerance)
-    # Powers of two of the gain are a matter of fraction bits, so that small roots lose no accuracy.
-    gain, lost = math.frexp(math.sqrt(width / 2.0**exponent))
-    scaled = replace(
-        series,
-        constant=series.constant * gain,
-        cosines=tuple(gain * c for c in series.cosines),
-        sines=tuple(gain * c for c in series.sines),
-    )
-    x_bits = max(4, SIGNIFICANT - math.floor(math.log2(math.sqrt(low))))
-    root_bits = max(6, SIGNIFICANT + math.ceil(math.log2(math.sqrt(high))))
-    made_bits = TRIG_BITS + PUBLIC_BITS - lost
-    return Plan(x_bits, 2 * x_bits + exponent, made_bits, root_bits, scaled)
 
 
 class RMSNorm(Operator):

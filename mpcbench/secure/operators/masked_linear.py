@@ -59,6 +59,35 @@ def mask_cost(elements: int) -> Cost:
     return Cost(RING_BYTES * elements, 1, Counter(weight=elements))
 
 
+def read(
+    share: torch.Tensor, bits: int, how: Cut, weights: Sequence[MaskedWeight], scale: int | None = None
+) -> tuple[Reading, list[torch.Tensor]]:
+    """Open an activation (m, k), which is cut to ``bits``, for products with all ``weights``.
+
+    With a ``scale`` the first row then stands for itself / 2^scale, and this party's shares of the mask A and
+    of the sums of A² over each row are returned too.
+    """
+    recipe = LinearRecipe(
+        size=tuple(share.shape),
+        weights=tuple(weight.number for weight in weights),
+        columns=tuple(weight.share.shape[1] for weight in weights),
+        shift=how.shift,
+        squares=scale is not None,
+        first=scale or 0,
+    )
+    (public,), tuples = opened(recipe, [share], [how])
+    if scale:
+        public[0] >>= scale
+    mask, *products = tuples[1:] if how.shift else tuples
+    more = [] if scale is None else [mask, products.pop()]
+    with communicator().ledger.offline():
+        prepared = {
+            weight.number: matmul(mask, weight.difference) + product
+            for weight, product in zip(weights, products, strict=True)
+        }
+    return Reading(public, bits, prepared), more
+
+
 class ReuseLinear(Operator):
     """x Wᵀ + b with the weight's mask opened once; the product is truncated locally, as in CrypTen."""
 
@@ -106,22 +135,8 @@ class ReuseLinear(Operator):
         return wrap(y[0].reshape(*x.size()[:-1], -1), y[1])
 
     def _read(self, node: Node, x: Any, weights: list[MaskedWeight]) -> Reading:
-        share = x.share.reshape(-1, x.size(-1))
-        how = self._cut(node, x)
-        recipe = LinearRecipe(
-            size=tuple(share.shape),
-            weights=tuple(weight.number for weight in weights),
-            columns=tuple(weight.share.shape[1] for weight in weights),
-            shift=how.shift,
-        )
-        (public,), tuples = opened(recipe, [share], [how])
-        mask, *products = tuples[1:] if how.shift else tuples
-        with communicator().ledger.offline():
-            prepared = {
-                weight.number: matmul(mask, weight.difference) + product
-                for weight, product in zip(weights, products, strict=True)
-            }
-        return Reading(public, bits_of(x) - how.shift, prepared)
+        share, how = x.share.reshape(-1, x.size(-1)), self._cut(node, x)
+        return read(share, bits_of(x) - how.shift, how, weights)[0]
 
     def _cut(self, node: Node, x: Any) -> Cut:
         return EXACT

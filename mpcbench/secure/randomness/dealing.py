@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from mpcbench.secure.randomness import activations, linear, series, stock
+from mpcbench.secure.randomness import activations, attention, linear, series, stock
 from mpcbench.secure.randomness.prg import words
 from mpcbench.secure.randomness.recipe import (
     MAX_WORDS,
@@ -23,7 +23,7 @@ _MODULES: tuple[tuple[type[Recipe], ...], ...] = (
     (stock.Product, stock.Square, stock.And, stock.Bit),
     (linear.WeightMask, linear.Linear, linear.Matmul, linear.CachedMatmul, series.Trig),
     (activations.Norm, activations.QuadraticGLU, activations.SwiGLU, activations.NestedGLU),
-    (activations.Products,),
+    (activations.Products, attention.NormedScores),
 )
 
 RECIPES: dict[str, type[Recipe]] = {recipe.kind: recipe for module in _MODULES for recipe in module}

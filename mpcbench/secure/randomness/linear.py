@@ -36,7 +36,8 @@ class WeightMask(Recipe):
 class Linear(Recipe):
     """r, A = r >> shift and A B for the masks B of all weights that multiply the same activation.
 
-    ``size`` is (m, k), ``columns`` the n of every B, which is (k, n).
+    ``size`` is (m, k), ``columns`` the n of every B, which is (k, n). With ``squares`` the sums of A² over
+    each row come last. The first row is cut by ``first`` bits more.
     """
 
     kind: ClassVar[str] = "linear"
@@ -44,22 +45,26 @@ class Linear(Recipe):
     weights: tuple[int, ...]
     columns: tuple[int, ...]
     shift: Shift = 0
+    squares: bool = False
+    first: Shift = 0
 
     def masks(self) -> list[Size]:
         return [self.size]
 
     def values(self) -> list[Size]:
-        return [self.size] * bool(self.shift) + [(self.size[0], n) for n in self.columns]
+        products = [(self.size[0], n) for n in self.columns]
+        return [self.size] * bool(self.shift) + products + [self.size[:1]] * self.squares
 
     def count(self) -> int:
-        return self.size[0] * sum(self.columns)
+        return self.size[0] * (sum(self.columns) + self.squares)
 
     def derive(self, masks: list[torch.Tensor], kept: Kept) -> list[torch.Tensor]:
         cut = masks[0] >> self.shift
+        cut[:1] >>= self.first
         products = [_matmul(cut, kept.get(number)) for number in self.weights]
         if [product.shape[1] for product in products] != list(self.columns):
             raise ValueError("the masks of the weights have other shapes")
-        return [cut] * bool(self.shift) + products
+        return [cut] * bool(self.shift) + products + [(cut * cut).sum(1)] * self.squares
 
 
 class Matmul(Recipe):

@@ -42,7 +42,7 @@ def _loaded(operator: Any, sample: Sample, name: str, weight: torch.Tensor, rank
 
 
 def _public(sample: Sample) -> bool:
-    return sample.node.op == "rope"  # its frequencies are the one public weight
+    return sample.node.op in ("rope", "normed_scores")  # frequencies are the one public weight
 
 
 def _measure(communicator: Any) -> dict[str, dict]:
