@@ -69,7 +69,7 @@ def test_a_sink_in_the_first_row_costs_the_others_nothing():
 
 def test_rows_too_far_apart_are_refused():
     _, node, _, _ = _case()
-    wide = {**node.attrs["range"], "rest": [0.02, 40.0], "scores": [-999.0, 999.0]}
+    wide = {**node.attrs["range"], "scores": [-99999.0, 99999.0]}
     node = Node("y", node.op, module="layers.3", attrs={**node.attrs, "range": wide})
     operator = NormedScores(NormedScores.Params())
     with pytest.raises(UserError, match=r"layers.3 has mean squares .* leave it out"):
