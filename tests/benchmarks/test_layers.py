@@ -15,6 +15,7 @@ from tests.benchmarks.workers import (
     Pair,
     Work,
     argmax_graph,
+    attention_graph,
     glu_graph,
     linear_graph,
     mlp_graph,
@@ -29,12 +30,17 @@ KEY_HEADS, HEAD = HEADS // GROUPS, WIDTH // HEADS
 QUERIES, GATES = (1, KEY_HEADS, GROUPS * TOKENS, HEAD), (1, TOKENS, CHANNELS)
 SCORES = (*QUERIES[:3], TOKENS)
 
+ATTENDED, KEYS = TOKENS * WIDTH, KEY_HEADS * TOKENS * HEAD
+SEEN = HEADS * TOKENS * (TOKENS + 1) // 2
+MERGES = SEEN - HEADS * TOKENS
+
 WORK: dict[str, Work] = {
     "SwiGLU MLP": Work(mlp_graph("swiglu", WIDTH, CHANNELS), (1, TOKENS, WIDTH)),
     "quadratic MLP": Work(mlp_graph("quadratic_glu", WIDTH, CHANNELS), (1, TOKENS, WIDTH)),
     "quartic MLP": Work(mlp_graph("nested_glu", WIDTH, CHANNELS), (1, TOKENS, WIDTH)),
     "SwiGLU MLP, 1 token": Work(mlp_graph("swiglu", WIDTH, CHANNELS), (1, 1, WIDTH)),
     "quadratic MLP, 1 token": Work(mlp_graph("quadratic_glu", WIDTH, CHANNELS), (1, 1, WIDTH)),
+    "attention layer": Work(attention_graph(WIDTH, HEADS, GROUPS), (1, TOKENS, WIDTH)),
     "linear": Work(linear_graph(WIDTH, CHANNELS), (1, TOKENS, WIDTH)),
     "attention scores": Work(product_graph(), QUERIES, (1, KEY_HEADS, HEAD, TOKENS)),
     "softmax, causal": Work(softmax_graph(TOKENS, HEADS, GROUPS), SCORES),
@@ -45,7 +51,7 @@ WORK: dict[str, Work] = {
     "quartic GLU": Work(glu_graph("nested_glu", CHANNELS), GATES, GATES),
     "argmax of 49,152 logits": Work(argmax_graph(), (1, 1, 49_152)),
 }
-"""What is measured: MLP layers, then every operator that communicates."""
+"""What is measured: whole layers, then every operator that communicates."""
 
 EXPECTED: dict[tuple[str, str], tuple[int, int]] = {
     ("SwiGLU MLP", "crypten"): (83_951_616, 28),
@@ -57,6 +63,7 @@ EXPECTED: dict[tuple[str, str], tuple[int, int]] = {
     ("quartic MLP", "frontier"): (3_440_640, 4),
     ("SwiGLU MLP, 1 token", "frontier"): (82_944, 3),
     ("quadratic MLP, 1 token", "frontier"): (82_944, 3),
+    ("attention layer", "frontier"): (2 * 8 * (3 * (ATTENDED + KEYS + SEEN) + 2 * TOKENS + MERGES), 11),
     ("RMSNorm", "frontier"): (295_936, 3),
     ("linear", "crypten"): (2 * 8 * (TOKENS * WIDTH + WIDTH * CHANNELS), 1),
     ("linear", "frontier"): (2 * 8 * TOKENS * WIDTH, 1),

@@ -23,6 +23,8 @@ RANGES = {"gate": [0.0, 6.0], "up": [0.0, 6.0], "product": [0.0, 30.0]}
 
 GLU_WEIGHTS = {"quadratic_glu": ("offset",), "nested_glu": ("e", "m", "n")}
 """Numbers a channel that a gated unit reads."""
+FREQUENCIES = "frequencies"
+"""The angles a position of a rotation, in radians, which are public."""
 SECOND = "second"
 """The name of a second input, which takes the place of what an earlier step has left."""
 
@@ -84,6 +86,45 @@ def product_graph(groups: int | None = None) -> SecureGraph:
     attrs |= {"groups": groups} if groups else {}
     node = Node("y", "matmul", ("x", SECOND), (), attrs, 0, "attention")
     return SecureGraph([Node("x", "tokens"), Node(SECOND, "past"), node], {}, "client", 0, 4096)
+
+
+def attention_graph(width: int, heads: int, groups: int) -> SecureGraph:
+    """A whole attention layer: RMSNorm, projections, rotations, scores, softmax, values, projection back."""
+    dim, key_heads = width // heads, heads // groups
+    shapes = {"q": (width, width), "k": (key_heads * dim, width), "v": (key_heads * dim, width)}
+    near = {"eps": 1e-5, "range": {"first": [0.3, 3.0], "rest": [0.3, 3.0]}}
+    nodes = [Node("x", "tokens"), Node("norm", "rms_norm", ("x",), (), near, 0, "norm")]
+    for name in shapes:
+        count = heads if name == "q" else key_heads
+        split = {"shape": [1, -1, count, dim]}
+        nodes += [
+            Node(name, "linear", ("norm",), (f"{name}.weight",), _input(6.0), 0, f"attention.{name}_proj"),
+            Node(f"{name}_split", "reshape", (name,), (), split, 0, "attention"),
+            Node(f"{name}_heads", "transpose", (f"{name}_split",), (), {"dims": [1, 2]}, 0, "attention"),
+        ]
+    for name in ("q", "k"):
+        turned, table = (f"{name}_heads",), (FREQUENCIES,)
+        nodes.append(Node(f"{name}_turned", "rope", turned, table, {"scale": 1.0}, 0, "attention"))
+    product, mixed, scores = (
+        {"range": {"left": [0.0, 1.5], "right": [0.0, 6.0]}},
+        {"groups": groups, "range": {"left": [0.0, 1.0], "right": [0.0, 6.0]}},
+        {"groups": groups, "range": {"scores": [-10.0, 10.0], "spread": [0.0, 16.0]}},
+    )
+    grouped, joined = {"shape": [1, key_heads, -1, dim]}, {"shape": [1, heads, -1, dim]}
+    nodes += [
+        Node("rows", "reshape", ("q_turned",), (), grouped, 0, "attention"),
+        Node("columns", "transpose", ("k_turned",), (), {"dims": [2, 3]}, 0, "attention"),
+        Node("scores", "matmul", ("rows", "columns"), (), product, 0, "attention"),
+        Node("softmax", "softmax", ("scores",), (), scores, 0, "attention"),
+        Node("mix", "matmul", ("softmax", "v_heads"), (), mixed, 0, "attention"),
+        Node("heads", "reshape", ("mix",), (), joined, 0, "attention"),
+        Node("back", "transpose", ("heads",), (), {"dims": [1, 2]}, 0, "attention"),
+        Node("joined", "reshape", ("back",), (), {"shape": [1, -1, width]}, 0, "attention"),
+        Node("o", "linear", ("joined",), ("o.weight",), _input(6.0), 0, "attention.o_proj"),
+    ]
+    weights = {f"{name}.weight": Weight(shape) for name, shape in {**shapes, "o": (width, width)}.items()}
+    weights[FREQUENCIES] = Weight((dim // 2,), secret=False)
+    return SecureGraph(nodes, weights, "client", 0, 4096)
 
 
 def argmax_graph() -> SecureGraph:
@@ -154,7 +195,8 @@ def _serve(rank: int, ports: Any, pipe: Any, work: Work, protocol: str, provider
     torch.set_num_threads(1)
     communicator = connected(rank, ports, provider)
     graph = work.graph
-    folder = ShareFolder(rank, "", FRACTION_BITS, graph, _random_shares(graph, rank), {})
+    public = {name: value for name, value in _weights(graph).items() if not graph.weights[name].secret}
+    folder = ShareFolder(rank, "", FRACTION_BITS, graph, _random_shares(graph, rank), public)
     interpreter = SecureInterpreter(folder, load_protocol(protocol), communicator)
     x, second = work.inputs()
     secret = crypten.cryptensor(x, src=0)
@@ -194,16 +236,23 @@ def _error(work: Work, value: torch.Tensor) -> float:
 
 def _weights(graph: SecureGraph) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return {
+    weights = {
         name: torch.randn(declared.shape, generator=generator) / declared.shape[-1] ** 0.5
         for name, declared in graph.weights.items()
     }
+    if FREQUENCIES in weights:
+        pairs = len(weights[FREQUENCIES])
+        weights[FREQUENCIES] = 10000.0 ** (-torch.arange(pairs) / pairs)
+        weights["q.weight"] /= (2 * pairs) ** 0.5  # the scale of attention, as it is folded in
+    return weights
 
 
 def _random_shares(graph: SecureGraph, rank: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(7)
     shares = {}
     for name, weight in _weights(graph).items():
+        if not graph.weights[name].secret:
+            continue
         mask = torch.randint(-(2**62), 2**62, weight.shape, generator=generator)
         shares[name] = mask if rank == 0 else encode(weight, FRACTION_BITS) - mask
     return shares
