@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -183,32 +185,37 @@ class Batches:
 
 @torch.no_grad()
 def self_texts(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, sha256: str, progress: Progress = silent
-) -> Texts:
-    """Passages sampled from the model itself at temperature 1, each from a random first token.
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, sha256: str, progress: Progress = silent,
+    count: int | None = None, behind: str = "",
+) -> Texts:  # fmt: skip
+    """``count`` passages sampled from the model itself at temperature 1, each ``behind`` the same words or,
+    without any, from a random first token.
 
     Data-free distillation as in LLM-QAT (Liu et al., Findings of ACL 2024, section 3.1). Kept in the cache.
     """
-    path = cache_dir() / "sampled" / f"{sha256[:24]}-{SELF_PASSAGES}x{SELF_LENGTH}.txt"
+    count = count or SELF_PASSAGES
+    words = f"-{hashlib.sha256(behind.encode()).hexdigest()[:8]}" if behind else ""
+    path = cache_dir() / "sampled" / f"{sha256[:24]}-{count}x{SELF_LENGTH}{words}.json"
     if not path.is_file():
         passages: list[str] = []
         generator_state = torch.random.get_rng_state()
         torch.manual_seed(0)
         try:
-            while len(passages) < SELF_PASSAGES:
-                progress("sampling text from the model", len(passages), SELF_PASSAGES)
-                passages += _sample(model, tokenizer)
+            while len(passages) < count:
+                progress("sampling text from the model", len(passages), count)
+                passages += _sample(model, tokenizer, behind)
         finally:
             torch.random.set_rng_state(generator_state)
-        lines = [" ".join(passage.split()) for passage in passages]
         with whole_file(path) as part:
-            part.write_text("\n".join(line for line in lines if line) + "\n", encoding="utf-8")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return Texts.of(lines, f"{len(lines)} passages sampled from the model")
+            part.write_text(json.dumps([p.strip() for p in passages if p.strip()]), encoding="utf-8")
+    passages = json.loads(path.read_text(encoding="utf-8"))
+    return Texts.of(passages, f"{len(passages)} passages sampled from the model")
 
 
-def _sample(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def _sample(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, behind: str) -> list[str]:
     first = torch.randint(model.config.vocab_size, (SELF_BATCH, 1), device=model.device)
+    if behind:
+        first = torch.tensor([tokenizer(behind)["input_ids"]] * SELF_BATCH, device=model.device)
     length = min(SELF_LENGTH, model.config.max_position_embeddings)
     ids = model.generate(
         input_ids=first, attention_mask=torch.ones_like(first), do_sample=True, temperature=1.0, top_k=0,

@@ -15,7 +15,7 @@ from mpcbench.checkpoints.provenance import HeldOut
 from mpcbench.distill.adapter import AdapterInfo, merged, save_adapter
 from mpcbench.distill.calibrate import METHODS, cached_ranking
 from mpcbench.distill.compensation import compensate
-from mpcbench.distill.data import Batches, for_calibration, training_split
+from mpcbench.distill.data import Batches, for_calibration, self_texts, training_split
 from mpcbench.distill.judge import Judge
 from mpcbench.distill.objective import Distillation, Teacher
 from mpcbench.distill.placement import place
@@ -83,6 +83,7 @@ class _Run:
         _check_models(plan)
         self.counts = stage_counts(self.recipe, original.model.config.num_hidden_layers)
         self.parts = training_split(plan.texts, original.tokenizer)
+        self.own: list[list[int]] = []
         self.accelerator = accelerator(self.recipe)
         with self.accelerator.main_process_first():  # it makes the folder, the others find theirs there
             self.folder = RunFolder(plan.folder, _identity(plan))
@@ -117,12 +118,28 @@ class _Run:
         head = None if self.plan.teacher is None else teacher.model.lm_head
         module = Distillation(student, recipe.objective, head, recipe.compute == "bfloat16")
         share = max(1, recipe.optimiser.tokens // accelerator.num_processes)
-        batches = Batches(self.parts.fit, share, recipe.seed)
+        batches = Batches(self.parts.fit + self._own_text(), share, recipe.seed)
         trainer = Trainer(
             accelerator, recipe, module, teacher, judge, batches, self.folder, state, self.progress, self.say
         )
         trainer.run()
         accelerator.free_memory()
+
+    def _own_text(self) -> list[list[int]]:
+        """What the original writes itself, where the recipe asks for it; the same for all processes."""
+        wanted, original = self.recipe.own_text, self.plan.original
+        if wanted.passages and not self.own:
+            with self.accelerator.main_process_first():  # it samples, the others find the text in the cache
+                texts = self_texts(
+                    original.model,
+                    original.tokenizer,
+                    original.sha256,
+                    self.progress,
+                    wanted.passages,
+                    wanted.behind,
+                )
+            self.own = [original.tokenizer(text)["input_ids"] for text in texts.texts]
+        return self.own
 
     def _placements(self) -> list[list[int]]:
         """Layers of every stage; a later stage holds those of the earlier ones.
@@ -198,7 +215,7 @@ class _Run:
             start=recipe.polynomials.start,
             teacher=f"{teacher}, {recipe.teacher.precision}", steps=steps, seed=recipe.seed,
             data=plan.texts.description, data_sha256=plan.texts.sha256,
-            data_tokens=sum(map(len, self.parts.fit)),
+            data_tokens=sum(map(len, self.parts.fit + self.own)),
             held_out=HeldOut(tokens=0, kl=0.0, argmax_agreement=0.0), mpcbench_version=__version__,
         )  # fmt: skip
 

@@ -123,6 +123,16 @@ class Optimiser(_Strict):
         return self.steps[stage] if isinstance(self.steps, list) else self.steps
 
 
+class OwnText(_Strict):
+    """Text that the original writes itself, which is trained on beside the given text, never held out.
+
+    ``passages``: how many; ``behind``: how each begins, a random token where it is empty.
+    """
+
+    passages: Annotated[int, Field(ge=0)] = 0
+    behind: str = ""
+
+
 class Recipe(_Strict):
     """One way to train.
 
@@ -137,6 +147,7 @@ class Recipe(_Strict):
     student: Student = Student()
     objective: Objective = Objective()
     optimiser: Optimiser = Optimiser()
+    own_text: OwnText = OwnText()
     compute: Literal["float32", "bfloat16"] = "bfloat16"
     keep: Literal["best", "last"] = "best"
     eight_bits: bool = False
@@ -159,8 +170,9 @@ class Recipe(_Strict):
 
     @property
     def sha256(self) -> str:
-        """Of everything but the words."""
-        return hashlib.sha256(self.model_dump_json(exclude={"description"}).encode()).hexdigest()
+        """Of everything but the words; a field that older recipes do not know counts where it is set."""
+        left_out = {"description"} | ({"own_text"} if self.own_text == OwnText() else set())
+        return hashlib.sha256(self.model_dump_json(exclude=left_out).encode()).hexdigest()
 
 
 def packaged_recipes() -> list[str]:

@@ -104,6 +104,17 @@ def test_self_is_sampled_once_and_leaves_the_generator_alone(tmp_path, monkeypat
     assert self_texts(model, TOKENIZER, "a" * 64) == first
 
 
+def test_own_text_begins_as_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("MPCBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr("mpcbench.distill.data.SELF_LENGTH", 8)
+    model = tiny_llama()
+    found = self_texts(model, TOKENIZER, "a" * 64, count=40, behind="w5 w9")
+    assert len(found.texts) >= 40
+    assert all(text.startswith("w5 w9") for text in found.texts)
+    assert len(set(found.texts)) > 20
+    assert self_texts(model, TOKENIZER, "a" * 64) != found  # another text, kept under another name
+
+
 def test_a_file_without_text_is_refused(tmp_path):
     empty = tmp_path / "empty.txt"
     empty.write_text("\n\n")

@@ -207,6 +207,15 @@ def test_another_teacher_teaches(tmp_path):
         distill(replace(plan(tmp_path / "other", objective={"layer_mse": 1.0}), teacher=teacher))
 
 
+def test_own_text_is_trained_on_and_not_held_out(tmp_path):
+    plain, more = plan(tmp_path / "plain"), plan(tmp_path / "more", own_text={"passages": 32, "behind": "w3"})
+    infos = [load_adapter(distill(one)[-1])[1] for one in (plain, more)]
+    assert infos[1].data_tokens > infos[0].data_tokens + 32
+    assert infos[1].held_out.tokens == infos[0].held_out.tokens
+    assert kls(plain.folder)[0] == kls(more.folder)[0]  # the start is fitted on the given text alone
+    assert kls(plain.folder)[-1] != kls(more.folder)[-1]
+
+
 def test_data_without_text_is_refused(tmp_path):
     with pytest.raises(UserError, match="too little text"):
         distill(replace(plan(tmp_path / "run"), texts=Texts(["", "w3"], "empty passages", "0" * 64)))

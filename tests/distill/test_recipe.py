@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpcbench.distill.recipe import Recipe, load_recipe, packaged_recipes, parse_recipe
+from mpcbench.distill.recipe import OwnText, Recipe, load_recipe, packaged_recipes, parse_recipe
 from mpcbench.errors import UserError
 
 
@@ -87,3 +87,10 @@ def test_changed_stages_take_over_what_the_recipe_lists_for_stages_like_them():
 def test_a_list_of_another_length_than_the_stages_is_refused():
     with pytest.raises(UserError, match=r"is wrong: optimiser\.steps lists 2 numbers for 3 stages\.$"):
         load_recipe("mpcbench", {"optimiser.steps": [1, 2]})
+
+
+def test_a_field_that_is_not_set_leaves_the_name_of_older_recipes():
+    """Runs and results carry the hash of their recipe: a new field must not make strangers of them."""
+    recipe = load_recipe("naive")
+    assert recipe.sha256 == "b6a39f738345dc87bf7ee19aee94f08d3d2447f5a9d8acfa01e38301f68303c8"
+    assert recipe.model_copy(update={"own_text": OwnText(passages=1)}).sha256 != recipe.sha256
