@@ -206,6 +206,7 @@ class _Run:
     def _info(self, layers: list[int], steps: int) -> AdapterInfo:
         plan, recipe, original = self.plan, self.recipe, self.plan.original
         teacher = (plan.teacher or original).name
+        own = f" and {len(self.own)} passages that {original.name} wrote" if self.own else ""
         return AdapterInfo(
             original=original.name, original_source=original.source, original_sha256=original.sha256,
             degree=recipe.polynomials.degree, polynomial_layers=layers,
@@ -214,7 +215,7 @@ class _Run:
             recipe=plan.recipe_name, recipe_sha256=recipe.sha256, keep=recipe.keep,
             start=recipe.polynomials.start,
             teacher=f"{teacher}, {recipe.teacher.precision}", steps=steps, seed=recipe.seed,
-            data=plan.texts.description, data_sha256=plan.texts.sha256,
+            data=plan.texts.description + own, data_sha256=plan.texts.sha256,
             data_tokens=sum(map(len, self.parts.fit + self.own)),
             held_out=HeldOut(tokens=0, kl=0.0, argmax_agreement=0.0), mpcbench_version=__version__,
         )  # fmt: skip

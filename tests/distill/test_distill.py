@@ -211,6 +211,7 @@ def test_own_text_is_trained_on_and_not_held_out(tmp_path):
     plain, more = plan(tmp_path / "plain"), plan(tmp_path / "more", own_text={"passages": 32, "behind": "w3"})
     infos = [load_adapter(distill(one)[-1])[1] for one in (plain, more)]
     assert infos[1].data_tokens > infos[0].data_tokens + 32
+    assert infos[1].data == f"{infos[0].data} and 32 passages that tiny wrote"
     assert infos[1].held_out.tokens == infos[0].held_out.tokens
     assert kls(plain.folder)[0] == kls(more.folder)[0]  # the start is fitted on the given text alone
     assert kls(plain.folder)[-1] != kls(more.folder)[-1]
