@@ -85,10 +85,11 @@ class CostInterpreter(Interpreter[torch.Tensor]):
         lines = dict(self._lines)
         self.infer(tokens)
         self._lines = lines
-        self.use(self.protocol.arranged(continued(self.source, tokens)))
+        self.source = continued(self.source, tokens)
 
     def infer(self, tokens: int) -> None:
         """One forward pass: the client's input, the graph, the logits opened to the client."""
+        self.use(self.protocol.arranged(self.source, tokens))
         graph = self.graph
         table = next(node.weights[0] for node in graph.nodes if node.op == "embedding")
         private = graph.embedding == "private"

@@ -6,7 +6,9 @@ A norm multiplies row i of x by one number r_i, and what follows is linear up to
 
 with rotations in between that change nothing of it. So projections read x itself, and r is multiplied in
 once it is known, where x has one opening, and those of the squares and of r travel with others that are
-due anyway. An arrangement for protocols that have both operators; no captured graph contains them.
+due anyway. In exchange the products, one for every pair of tokens, are opened once more: for more tokens
+than twice a head's size that would be more than is saved. An arrangement for protocols that have both
+operators; no captured graph contains them.
 """
 
 from __future__ import annotations
@@ -32,12 +34,19 @@ class _Site:
     softmax: Node
     mix: Node
 
+    def saves(self, graph: SecureGraph, tokens: int) -> bool:
+        """Whether the products of ``tokens`` queries and keys are no more than the elements of x."""
+        out, width = graph.weights[self.projections[0].weights[0]].shape
+        heads = out // (2 * graph.weights[self.ropes[0].weights[0]].shape[0])
+        return heads * (tokens + 1) <= 2 * width
 
-def defer_norms(graph: SecureGraph, settings: Mapping[str, float]) -> SecureGraph:
-    """The same model with ``sum_squares`` and ``normed_scores`` wherever an attention allows it.
+
+def defer_norms(graph: SecureGraph, settings: Mapping[str, float], tokens: int) -> SecureGraph:
+    """The same model with ``sum_squares`` and ``normed_scores`` where an attention over ``tokens`` allows it.
 
     It must read one RMSNorm without a gain by three projections without a bias, rotate queries and keys
-    alike, and cache nothing. ``settings``: the norm's ``margin`` and ``tolerance``.
+    alike, cache nothing, and open no more than it would otherwise. ``settings``: the norm's ``margin`` and
+    ``tolerance``.
     """
     by_name = {node.name: node for node in graph.nodes}
     readers: dict[str, list[Node]] = {}
@@ -47,7 +56,7 @@ def defer_norms(graph: SecureGraph, settings: Mapping[str, float]) -> SecureGrap
     changed: dict[str, list[Node]] = {}
     for node in graph.nodes:
         site = _site(node, by_name, readers) if node.op == "softmax" else None
-        if site is not None:
+        if site is not None and site.saves(graph, tokens):
             changed |= _arranged(site, graph, settings)
     nodes = [new for node in graph.nodes for new in changed.get(node.name, [node])]
     return replace(graph, nodes=nodes)

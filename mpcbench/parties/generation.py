@@ -79,7 +79,7 @@ class Generation:
         return steps
 
     def _step(self, tokens: torch.Tensor | None, count: int) -> _Step:
-        self.decoder.prepare()
+        self.decoder.prepare(count)
         name = f"step of {count} after {self.decoder.past}"
         token, inference, lines = self.session.measured(name, lambda: self.decoder.step(tokens, count))
         guard = self.session.communicator.guard

@@ -215,6 +215,7 @@ class Session:
         self.setup = self.communicator.ledger
         agree_by(self._agreed)
         self.interpreter = SecureInterpreter(folder, job.protocol, self.communicator)
+        self.interpreter.use(folder.graph, client.tokens)
         self.steps = self.interpreter.steps
         self.interpreter.on_node = self._on_node
         self.done = 0

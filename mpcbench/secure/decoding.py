@@ -30,9 +30,9 @@ class Decoder:
         self.interpreter.cache.clear()
         self.past = 0
 
-    def prepare(self) -> None:
-        """Make ready for the next step, which is no part of its time."""
-        self.interpreter.use(continued(self._graph, self.past))
+    def prepare(self, count: int) -> None:
+        """Make ready for the next step, of ``count`` tokens, which is no part of its time."""
+        self.interpreter.use(continued(self._graph, self.past), count)
 
     def step(self, tokens: torch.Tensor | None, count: int) -> int | None:
         """Take in ``count`` tokens, which the client gives as (1, count), and choose the next one.

@@ -47,10 +47,15 @@ class SecureInterpreter(Interpreter[Any]):
         self.public = folder.public
         self.weights = self._load(folder, bits)
 
-    def use(self, graph: SecureGraph) -> None:
-        """Run this graph from now on; it must use the weights of the share folder's."""
-        super().use(self.protocol.arranged(graph))
-        self._settings = {node.name: self._config(node) for node in graph.nodes if node.op in self.operators}
+    def use(self, graph: SecureGraph, count: int | None = None) -> None:
+        """Run this graph from now on, arranged for ``count`` tokens if that is known already.
+
+        It must use the weights of the share folder's.
+        """
+        self._asked, self._arranged_for = graph, count
+        super().use(self.protocol.arranged(graph, count))
+        nodes = self.graph.nodes
+        self._settings = {node.name: self._config(node) for node in nodes if node.op in self.operators}
 
     def call(self, node: Node, inputs: list[Any]) -> Any:
         self.on_node(node)
@@ -74,6 +79,8 @@ class SecureInterpreter(Interpreter[Any]):
 
     def compute(self, tokens: torch.Tensor | None, count: int, name: str) -> torch.Tensor | None:
         """As :meth:`infer`, whatever the graph's output is: it is opened to the client, by this name."""
+        if count != self._arranged_for:
+            self.use(self._asked, count)
         ledger, guard = self.communicator.ledger, self.communicator.guard
         with ledger.scope("online", None, "input", "input"):
             shared = self._share_input(tokens, count)

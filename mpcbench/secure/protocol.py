@@ -67,12 +67,12 @@ class Protocol:
     operators: dict[str, Operator]
     settings: dict
 
-    def arranged(self, graph: SecureGraph) -> SecureGraph:
-        """The graph as these operators run it: norms put off where they can, linear layers that share
-        openings grouped."""
-        if self.operators.keys() >= _DEFERRING:
+    def arranged(self, graph: SecureGraph, tokens: int | None = None) -> SecureGraph:
+        """The graph as these operators run it: linear layers that share openings grouped, and, for a known
+        number of ``tokens``, norms put off where that saves something. Weights are the same in both."""
+        if tokens is not None and self.operators.keys() >= _DEFERRING:
             norm = self.operators["normed_scores"].params
-            graph = defer_norms(graph, {"margin": norm.margin, "tolerance": norm.tolerance})
+            graph = defer_norms(graph, {"margin": norm.margin, "tolerance": norm.tolerance}, tokens)
         shares_openings = any(operator.groups_linears for operator in self.operators.values())
         return group_linears(graph) if shares_openings else graph
 

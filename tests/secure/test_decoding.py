@@ -73,7 +73,7 @@ def _generated(folder: ShareFolder, protocol: str, private: bool = False) -> tup
         tokens = PROMPT
         for _ in range(NEW):
             communicator.ledger, communicator.guard = Ledger(), Guard()
-            decoder.prepare()
+            decoder.prepare(tokens.shape[1])
             found.append(decoder.step(tokens, tokens.shape[1]))
             steps.append((communicator.guard, communicator.ledger))
             tokens = torch.tensor([[found[-1]]])
