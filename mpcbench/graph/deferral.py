@@ -6,9 +6,9 @@ A norm multiplies row i of x by one number r_i, and what follows is linear up to
 
 with rotations in between that change nothing of it. So projections read x itself, and r is multiplied in
 once it is known, where x has one opening, and those of the squares and of r travel with others that are
-due anyway. In exchange the products, one for every pair of tokens, are opened once more: for more tokens
-than twice a head's size that would be more than is saved. An arrangement for protocols that have both
-operators; no captured graph contains them.
+due anyway. In exchange the products, one for every pair of tokens, and the values are opened once more: for
+many tokens that would be more than is saved. An arrangement for protocols that have both operators; no
+captured graph contains them.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class _Site:
     mix: Node
 
     def saves(self, graph: SecureGraph, tokens: int) -> bool:
-        """Whether the products of ``tokens`` queries and keys are no more than the elements of x."""
-        out, width = graph.weights[self.projections[0].weights[0]].shape
-        heads = out // (2 * graph.weights[self.ropes[0].weights[0]].shape[0])
-        return heads * (tokens + 1) <= 2 * width
+        """Whether what is opened once more for each of ``tokens``, values and products, is no more than x."""
+        weights = [graph.weights[node.weights[0]].shape for node in self.projections]
+        heads = weights[0][0] // (2 * graph.weights[self.ropes[0].weights[0]].shape[0])
+        return 2 * weights[2][0] + heads * (tokens + 1) <= 2 * weights[0][1]
 
 
 def defer_norms(graph: SecureGraph, settings: Mapping[str, float], tokens: int) -> SecureGraph:

@@ -16,6 +16,7 @@ from mpcbench.graph.secure_graph import SecureGraph
 from mpcbench.graph.shares import read_shares, write_shares
 from mpcbench.secure.protocol import available
 from tests.graph.models import polynomial_model, random_model, tokens
+from tests.tiny import tiny_llama
 
 ROWS = {2: (0.1, 0.5, 0.15), 4: (0.1, 0.5, 0.2, 0.01, -0.004)}
 """Coefficients near SiLU's, so that values stay in ranges that series can be fitted to."""
@@ -29,11 +30,13 @@ def _fitted(degree: int, layers: tuple[int, ...]) -> PolyLlamaForCausalLM:
 
 MODELS = {
     "swiglu": lambda: random_model("llama"),
+    "deferred": lambda: tiny_llama(hidden=32),
     "quadratic": lambda: _fitted(2, (0, 1)),
     "quartic": lambda: _fitted(4, (1,)),
     "unfolded": lambda: polynomial_model(2, (1,), leading=1e-4),
 }
-"""What the layers' activations are, folded where the name does not say otherwise."""
+"""What the layers' activations are, folded where the name does not say otherwise; ``deferred`` is a SwiGLU
+model whose norms in front of attention are put off where the protocol can."""
 PROTOCOLS = tuple(available())
 LENGTH = 7
 

@@ -67,6 +67,8 @@ def test_cases_are_what_they_are_called(graphs):
     assert "quadratic_glu" in kinds["quadratic-private"] and "swiglu" not in kinds["quadratic-private"]
     assert {"nested_glu", "swiglu"} <= kinds["quartic-client"]
     assert "polynomial_glu" in kinds["unfolded-client"]
+    arranged = load_protocol("frontier").arranged(graphs["deferred-client"][1], LENGTH)
+    assert [node.op for node in arranged.nodes].count("normed_scores") == 2
 
 
 def test_first_party_deals_nothing_over_the_wire(graphs):
