@@ -73,9 +73,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 @pytest.fixture(scope="module", params=["client", "private"])
 def folder(request: Any, checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> ShareFolder:
+    return _whole(checkpoint, tmp_path_factory.mktemp("shares"), request.param)
+
+
+def _whole(checkpoint: Checkpoint, out: Path, embedding: str) -> ShareFolder:
     """Both parties' shares added up: what one party alone computes on."""
-    out: Path = tmp_path_factory.mktemp("shares")
-    export(checkpoint, out, request.param, 16, Texts(tiny_texts(), "test", "0"))
+    export(checkpoint, out, embedding, 16, Texts(tiny_texts(), "test", "0"))
     first, second = (read_shares(out / f"party{rank}", rank) for rank in (0, 1))
     weights = {name: share + second.shares[name] for name, share in first.shares.items()}
     return replace(second, shares=weights)
@@ -99,6 +102,21 @@ def test_logits_agree_with_plaintext(checkpoint: Checkpoint, folder: ShareFolder
     modules = {(scope.layer, scope.module) for scope in ledger.tallies if scope.phase == "online"}
     assert {layer for layer, _ in modules} == {None, 0, 1}
     assert (1, "layers.1.mlp.down_proj") in modules
+
+
+@pytest.mark.parametrize("count", [7, 20])
+def test_norms_that_are_put_off_change_nothing(count: int, tmp_path: Path) -> None:
+    """``frontier`` puts them off for seven tokens of this model, and not for twenty."""
+    checkpoint = load(str(tiny_folder(tmp_path / "model", hidden=32)))
+    tokens = torch.randint(3, 64, (1, count), generator=torch.Generator().manual_seed(1))
+    with one_party() as communicator:
+        whole = _whole(checkpoint, tmp_path / "shares", "client")
+        interpreter = SecureInterpreter(whole, load_protocol("frontier"), communicator)
+        logits = interpreter.infer(tokens, count)
+    assert ("normed_scores" in {node.op for node in interpreter.graph.nodes}) == (count == 7)
+    with torch.no_grad():
+        expected = checkpoint.model(tokens).logits[0, -1]
+    assert (logits - expected).abs().max() < 0.05
 
 
 def test_every_weight_is_used_once_as_it_is_stored(folder: ShareFolder) -> None:
