@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mpcbench.cli.output import json_option, messages
-from mpcbench.cli.workload import numbers
+from mpcbench.cli.workload import numbers, split_names
 
 if TYPE_CHECKING:
     from mpcbench.parties.network import LinkProfile
@@ -124,16 +124,6 @@ def chosen_protocols(names: str, provider: str | None) -> list[Protocol]:
     parts = split_names(names, "--protocol")
     provider = provider or ("dealer" if len(parts) > 1 else None)
     return [load_protocol(name, provider) for name in parts]
-
-
-def split_names(text: str, option: str) -> list[str]:
-    """Names with commas between them, each once; raises UserError otherwise."""
-    from mpcbench.errors import UserError
-
-    names = [name.strip() for name in text.split(",")]
-    if len(set(names)) < len(names) or not all(names):
-        raise UserError(f"{option} {text} names something twice, or nothing: name each once.")
-    return names
 
 
 def _variants(

@@ -107,12 +107,18 @@ def settings(
 
 def several(checkpoint: Checkpoint, *, protocol: str, provider: str | None, **options: Any) -> list[Settings]:
     """The measurements of one or several protocols."""
+    names = split_names(protocol, "--protocol")
+    return [settings(checkpoint, protocol=name, provider=provider, **options) for name in names]
+
+
+def split_names(text: str, option: str) -> list[str]:
+    """Names with commas between them, each once; raises UserError otherwise."""
     from mpcbench.errors import UserError
 
-    names = [name.strip() for name in protocol.split(",")]
+    names = [name.strip() for name in text.split(",")]
     if len(set(names)) < len(names) or not all(names):
-        raise UserError(f"--protocol {protocol} names a protocol twice, or none: name each once.")
-    return [settings(checkpoint, protocol=name, provider=provider, **options) for name in names]
+        raise UserError(f"{option} {text} names something twice, or nothing: name each once.")
+    return names
 
 
 def numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> list[int] | None:
