@@ -59,6 +59,10 @@ def command(
     an interruption, it goes on where it stopped.
     """
     if only_estimate:
+        from mpcbench.errors import UserError
+
+        if options["prefix"]:
+            raise UserError("--estimate prices no prefix: leave --prefix out, or measure.")
         if context.get_parameter_source("results") is ParameterSource.DEFAULT:
             results = results / "estimated"  # apart from what is measured
         _estimate(model, layers, degree, placement, results, as_json, options)

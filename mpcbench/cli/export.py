@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from mpcbench.cli.output import json_option, print_json, print_table
+from mpcbench.cli.workload import prefix_of
 
 
 @click.command()
@@ -16,6 +17,8 @@ from mpcbench.cli.output import json_option, print_json, print_table
 )
 @click.option("--embedding", type=click.Choice(["client", "private"]), default="client", show_default=True,
               help="Where tokens are embedded: a public table at the client, or under MPC.")  # fmt: skip
+@click.option("--prefix", default="", metavar="TEXT",
+              help="Text in front of every prompt, as constants of the model.")  # fmt: skip
 @click.option("--protocol", default="crypten", show_default=True, help="Decides the fixed-point format.")
 @click.option(
     "--calibration-data",
@@ -24,8 +27,9 @@ from mpcbench.cli.output import json_option, print_json, print_table
 )
 @json_option
 def command(
-    checkpoint: str, out: Path, embedding: str, protocol: str, calibration_data: str | None, as_json: bool
-) -> None:
+    checkpoint: str, out: Path, embedding: str, prefix: str, protocol: str, calibration_data: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Cut CHECKPOINT (name, Hub id, folder or .gguf file) into shares: writes OUT/party0 and OUT/party1.
 
     Neither folder alone reveals a weight. Give party0 to the model owner and party1 to the client.
@@ -42,7 +46,9 @@ def command(
     texts = calibration_texts(calibration_data)
     with progress_bars() as shown:
         shown.stage(f"loading {checkpoint}")
-        info = export(load(checkpoint), out, embedding, bits, texts, shown.step)
+        model = load(checkpoint)
+        front = prefix_of(model, prefix)
+        info = export(model, out, embedding, bits, texts, shown.step, front.tokens if front else None)
     rows = [
         {
             "party": rank,

@@ -16,6 +16,8 @@ DEFAULT_PROMPT = "The capital of France is"
 @click.command()
 @click.argument("model", default="smollm2-135m")
 @click.option("--prompt", default=DEFAULT_PROMPT, show_default=True, help="The client's text.")
+@click.option("--prefix", default="", metavar="TEXT",
+              help="Text in front of it that the model owner knows, as constants of the model.")  # fmt: skip
 @click.option("--max-new-tokens", "new_tokens", type=click.IntRange(1), default=12, show_default=True,
               help="End after so many tokens, or with the text.")  # fmt: skip
 @click.option("--private-logits", is_flag=True,
@@ -77,7 +79,7 @@ def command(
         chosen = settings(original, tokens=None, **options)
         chosen = replace(chosen, new_tokens=new_tokens, private_logits=private_logits)
         limit = int(original.model.config.max_position_embeddings)
-        check_length(chosen.tokens.shape[1], new_tokens, limit)
+        check_length(chosen.context.shape[1], new_tokens, limit)
         check_counts([layers], original.model.config.num_hidden_layers)
         checkpoint = polynomial_checkpoint(
             original, layers, degree, "least-sensitive", texts, published(), shown.step

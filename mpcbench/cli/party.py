@@ -234,10 +234,13 @@ def _tokenize(shares: Path, prompt: str) -> dict[str, torch.Tensor]:
     import torch
 
     from mpcbench.errors import UserError
+    from mpcbench.graph.decoding import prefix_length
+    from mpcbench.graph.secure_graph import SecureGraph
     from mpcbench.parties.tokenizer import read_tokenizer
 
     tokenizer = read_tokenizer(shares)
-    tokens = tokenizer(prompt, return_tensors="pt").input_ids
+    behind = prefix_length(SecureGraph.read(shares / "graph.json")) > 0
+    tokens = tokenizer(prompt, return_tensors="pt", add_special_tokens=not behind).input_ids
     if tokens.shape[1] < 2:
         raise UserError("The prompt is shorter than two tokens: give a longer --prompt.")
     end = tokenizer.eos_token_id

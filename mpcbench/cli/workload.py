@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mpcbench.checkpoints import Checkpoint
     from mpcbench.parties.driver import RemoteRuns
     from mpcbench.parties.network import Backend
-    from mpcbench.pipeline.measure import Settings
+    from mpcbench.pipeline.measure import Prefix, Settings
 
 DEFAULT_PROMPT = "The sun rises in the east and sets in the west. The capital of France is"
 
@@ -38,6 +38,8 @@ _OPTIONS = (
     click.option("--provider", help="Who makes the correlated randomness: dealer, or first-party, which is "
                  "insecure [default: as the protocol says]."),
     click.option("--prompt", default=DEFAULT_PROMPT, show_default=True, help="The client's text."),
+    click.option("--prefix", default="", metavar="TEXT",
+                 help="Text in front of it that the model owner knows, as constants of the model."),
     click.option("--tokens", type=click.IntRange(2), help="Cut or repeat the prompt to this many tokens."),
     click.option(
         "--embedding", type=click.Choice(["client", "private"]), default="client", show_default=True,
@@ -77,7 +79,7 @@ def settings(
     checkpoint: Checkpoint, *, protocol: str, provider: str | None, prompt: str, tokens: int | None,
     embedding: str, repetitions: int, warmups: int, threads: int | None, rendezvous: str,
     check_ranges: bool = False, network: str = "loopback", backend: Backend = "transport",
-    material: Path | None = None, elsewhere: RemoteRuns | None = None,
+    material: Path | None = None, elsewhere: RemoteRuns | None = None, prefix: str = "",
 ) -> Settings:  # fmt: skip
     """The measurement that these options describe; raises UserError for a prompt that is too short."""
     from mpcbench.errors import UserError
@@ -89,11 +91,14 @@ def settings(
     address(rendezvous)
     link = load_link(network)
     chosen = load_protocol(protocol, provider)
-    ids = checkpoint.tokenizer(prompt, return_tensors="pt").input_ids
+    # Whatever a tokenizer puts in front of a text stands in front of the prefix, where there is one.
+    ids = checkpoint.tokenizer(prompt, return_tensors="pt", add_special_tokens=not prefix).input_ids
     if tokens is not None and ids.shape[1]:
         ids = ids.repeat(1, -(-tokens // ids.shape[1]))[:, :tokens]
         prompt = checkpoint.tokenizer.decode(ids[0])
+    front = prefix_of(checkpoint, prefix)
     limit = int(checkpoint.model.config.max_position_embeddings)
+    limit -= 0 if front is None else front.tokens.shape[1]
     if not 2 <= ids.shape[1] <= limit:
         raise UserError(
             f"The prompt has {ids.shape[1]} tokens and the model takes 2 to {limit}: change --prompt."
@@ -101,8 +106,17 @@ def settings(
     threads = threads or max(1, (os.cpu_count() or 2) // 2)
     return Settings(
         protocol, chosen, prompt, ids, embedding, repetitions, warmups, threads, rendezvous, check_ranges,
-        link, backend, material, elsewhere=elsewhere,
+        link, backend, material, elsewhere=elsewhere, prefix=front,
     )  # fmt: skip
+
+
+def prefix_of(checkpoint: Checkpoint, text: str) -> Prefix | None:
+    """What ``--prefix`` names; None where it is empty."""
+    from mpcbench.pipeline.measure import Prefix
+
+    if not text:
+        return None
+    return Prefix(text, checkpoint.tokenizer(text, return_tensors="pt").input_ids)
 
 
 def several(checkpoint: Checkpoint, *, protocol: str, provider: str | None, **options: Any) -> list[Settings]:

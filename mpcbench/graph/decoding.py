@@ -20,8 +20,10 @@ _FIRST = "_first"
 def with_cache(graph: SecureGraph) -> SecureGraph:
     """The same model with ``past`` and ``append`` nodes in front of every product with keys or values.
 
-    The products get ``attrs["slot"]``, which numbers their caches.
+    The products get ``attrs["slot"]``, which numbers their caches. A graph that has them stays as it is.
     """
+    if any(node.op == "append" for node in graph.nodes):
+        return graph
     softmaxes = {node.name for node in graph.nodes if node.op == "softmax"}
     scores = {node.inputs[0] for node in graph.nodes if node.op == "softmax"}
     nodes: list[Node] = []
@@ -43,21 +45,30 @@ def _joined(product: Node, slot: int, dim: int) -> tuple[Node, list[Node]]:
     where = {"layer": product.layer, "module": product.module}
     joined = [
         Node(past, "past", **where),
-        Node(append, "append", (past, new), attrs={"dim": dim}, **where),
+        Node(append, "append", (past, new), attrs={"dim": dim, "slot": slot}, **where),
     ]
     return replace(product, inputs=(left, append), attrs={**product.attrs, "slot": slot}), joined
 
 
+def prefix_length(graph: SecureGraph) -> int:
+    """How many tokens stand in front of every prompt, as weights (:mod:`mpcbench.graph.prefix`)."""
+    found = (node for node in graph.nodes if node.op == "append" and node.weights)
+    return next((graph.weights[node.weights[0]].shape[node.attrs["dim"]] for node in found), 0)
+
+
 def continued(graph: SecureGraph, past: int) -> SecureGraph:
-    """A graph :func:`with_cache` for tokens that follow ``past`` cached ones."""
-    return replace(graph, nodes=[_continued(node, past) for node in graph.nodes]) if past else graph
+    """A graph :func:`with_cache` for tokens that follow a prefix, if it has one, and ``past`` cached ones."""
+    if not past:
+        return graph
+    past += prefix_length(graph)
+    return replace(graph, nodes=[_continued(node, past) for node in graph.nodes])
 
 
 def _continued(node: Node, past: int) -> Node:
     attrs = dict(node.attrs)
     if node.op == "rope":
         attrs["start"] = past
-    if "slot" in attrs:
+    if "slot" in attrs and node.op == "matmul":
         attrs["past"] = past
     if "range" in attrs:
         attrs["range"] = _later(attrs["range"])

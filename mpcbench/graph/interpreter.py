@@ -125,6 +125,7 @@ def _softmax(node: Node, inputs: list, weights: list) -> torch.Tensor:
 
 def _append(node: Node, inputs: list, weights: list) -> torch.Tensor:
     past, new = inputs
+    past = weights[0] if past is None and weights else past
     return new if past is None else torch.cat([past, new], node.attrs["dim"])
 
 

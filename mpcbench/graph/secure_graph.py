@@ -38,7 +38,7 @@ OPERATORS: dict[str, str] = {
     "transpose": "two dimensions swapped",
     "last_token": "(1, S, D) -> (1, 1, D)",
     "past": "input: what the append that reads this made in the step before; nothing in the first step",
-    "append": "rows of new tokens behind those of earlier ones, along one dimension",
+    "append": "rows of new tokens behind those of earlier ones[, at first a prefix's], along one dimension",
     "argmax": "index of the largest of the last dimension; (1, 1, V) -> (1, 1)",
     "output": "the value that is opened to the client",
 }

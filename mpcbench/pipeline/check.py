@@ -13,8 +13,10 @@ from typing import TypeVar
 import torch
 
 from mpcbench.checkpoints import Checkpoint
+from mpcbench.graph.decoding import prefix_length
 from mpcbench.graph.interpreter import PlaintextInterpreter
 from mpcbench.graph.lower import lower
+from mpcbench.graph.prefix import prefixed
 from mpcbench.graph.ranges import Observer
 from mpcbench.graph.secure_graph import Node, SecureGraph
 from mpcbench.secure.operators import Operator
@@ -38,11 +40,16 @@ def range_note(
 def run_in_plaintext(
     shares: Path, checkpoint: Checkpoint, tokens: torch.Tensor, interpreter: type[Plain]
 ) -> Plain:
-    """An interpreter after its run of the exported graph with ``tokens`` (1, S), in floating point."""
-    embedding = SecureGraph.read(shares / "party0" / "graph.json").embedding
-    lowered = lower(checkpoint.model, embedding)
+    """An interpreter after its run of the exported graph with ``tokens`` (1, S), in floating point.
+
+    Where the graph has a prefix, its tokens are the first of them.
+    """
+    graph = SecureGraph.read(shares / "party0" / "graph.json")
+    lowered, count = lower(checkpoint.model, graph.embedding), prefix_length(graph)
+    if count:
+        lowered = prefixed(lowered, tokens[:, :count])
     plain = interpreter(lowered.graph, lowered.weights)
-    plain.run(tokens)
+    plain.run(tokens[:, count:])
     return plain
 
 

@@ -7,6 +7,7 @@ left out, and `mpcbench run` on the checkpoint measures it.
 from __future__ import annotations
 
 from mpcbench.errors import UserError
+from mpcbench.graph.decoding import prefix_length
 from mpcbench.graph.secure_graph import SecureGraph
 from mpcbench.parties.party import Job, Outcome
 from mpcbench.pipeline.measure import Settings, record
@@ -37,6 +38,7 @@ def record_of_client(job: Job, prompt: str | None, outcome: Outcome, remote: boo
     where = [HOSTS] if remote else ["by hand"]
     made = record(outcome, info, settings, settings.key(info.checkpoint_sha256, [*where, tls]))
     made.link.encryption = "tls" if tls else "none"
+    made.workload.cached = prefix_length(graph)
     if remote and not job.network.emulated:
         made.link.profile = HOSTS
     if remote and not tls:

@@ -12,6 +12,7 @@ from mpcbench.checkpoints import Checkpoint, read_provenance
 from mpcbench.distill import Texts
 from mpcbench.errors import UserError
 from mpcbench.graph.lower import lower
+from mpcbench.graph.prefix import prefixed
 from mpcbench.graph.ranges import Observer, observe
 from mpcbench.graph.shares import write_shares
 from mpcbench.parties.tokenizer import TOKENIZER
@@ -25,9 +26,11 @@ RANGE_TOKENS = 128
 
 def export(
     checkpoint: Checkpoint, out: Path, embedding: str, fraction_bits: int, texts: Texts,
-    progress: Progress = silent,
+    progress: Progress = silent, prefix: torch.Tensor | None = None,
 ) -> ModelInfo:  # fmt: skip
     """Capture, calibrate ranges, cut into shares: writes ``out/party0`` and ``out/party1``.
+
+    ``prefix``: tokens (1, P) in front of every prompt, as constants of the model.
 
     Raises UserError for what cannot be captured, for text too short to calibrate on, and for an ``out``
     that holds shares already.
@@ -35,7 +38,7 @@ def export(
     progress("capturing", 0, 1)
     lowered = lower(checkpoint.model, embedding)
     progress("capturing", 1, 1)
-    passages = _passages(checkpoint.tokenizer, texts, lowered.graph.max_tokens)
+    passages = _passages(checkpoint.tokenizer, texts, lowered.graph.max_tokens, prefix)
     ranged = Observer(lowered.graph, lowered.weights)
     with torch.no_grad():
         for done, tokens in enumerate(passages):
@@ -43,22 +46,31 @@ def export(
             ranged.run(tokens)
     progress("calibrating ranges", len(passages), len(passages))
     info = model_info(checkpoint)
-    graph = replace(observe(lowered.graph, ranged), model=info.model_dump())
+    lowered = replace(lowered, graph=replace(observe(lowered.graph, ranged), model=info.model_dump()))
+    if prefix is not None:
+        lowered = prefixed(lowered, prefix)
     total = sum(tensor.numel() for tensor in lowered.weights.values())
     write_shares(
-        graph, lowered.weights, out, fraction_bits, lambda done: progress("cutting shares", done, total)
+        lowered.graph,
+        lowered.weights,
+        out,
+        fraction_bits,
+        lambda done: progress("cutting shares", done, total),
     )
     # The client turns its prompt into tokens by itself.
     checkpoint.tokenizer.save_pretrained(out / "party1" / TOKENIZER)
     return info
 
 
-def _passages(tokenizer: PreTrainedTokenizerBase, texts: Texts, limit: int) -> list[torch.Tensor]:
+def _passages(
+    tokenizer: PreTrainedTokenizerBase, texts: Texts, limit: int, prefix: torch.Tensor | None
+) -> list[torch.Tensor]:
     rows = []
     for text in texts.texts:
-        tokens = tokenizer(text, return_tensors="pt").input_ids[:, : min(limit, RANGE_TOKENS)]
+        tokens = tokenizer(text, return_tensors="pt", add_special_tokens=prefix is None).input_ids
+        tokens = tokens[:, :RANGE_TOKENS]
         if tokens.shape[1] >= 2:
-            rows.append(tokens)
+            rows.append((tokens if prefix is None else torch.cat([prefix, tokens], 1))[:, :limit])
     if not rows:
         raise UserError("The calibration text has no passage of two tokens: give a longer one.")
     step = max(1, len(rows) // RANGE_TEXTS)

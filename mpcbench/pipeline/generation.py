@@ -54,7 +54,7 @@ def plaintext_tokens(checkpoint: Checkpoint, tokens: torch.Tensor, new_tokens: i
 
 def generation(outcome: Outcome, checkpoint: Checkpoint, settings: Settings) -> Generation:
     """The record's part about the text."""
-    plain = plaintext_tokens(checkpoint, settings.tokens, settings.new_tokens)
+    plain = plaintext_tokens(checkpoint, settings.context, settings.new_tokens)
     decode = checkpoint.tokenizer.decode
     return Generation(
         max_new_tokens=settings.new_tokens,
@@ -64,7 +64,7 @@ def generation(outcome: Outcome, checkpoint: Checkpoint, settings: Settings) -> 
         text=decode(outcome.tokens),
         plaintext_text=decode(plain),
         equals_plaintext=list(outcome.tokens) == plain,
-        tokens=_tokens(outcome, checkpoint, settings.tokens.shape[1]),
+        tokens=_tokens(outcome, checkpoint, settings.tokens.shape[1], settings.context.shape[1]),
     )
 
 
@@ -72,7 +72,7 @@ def _cache(append: Operator) -> str:
     return CACHES[append.name]
 
 
-def _tokens(outcome: Outcome, checkpoint: Checkpoint, prompt: int) -> list[GeneratedToken]:
+def _tokens(outcome: Outcome, checkpoint: Checkpoint, prompt: int, context: int) -> list[GeneratedToken]:
     first, second = (by_operator(result.lines) for result in outcome.results)
     online, offline = (merge_lines(phase, first, second) for phase in ("online", "offline"))
     costs = [(online, offline, merge_latency(outcome.results), merge_openings(outcome.results))]
@@ -85,7 +85,7 @@ def _tokens(outcome: Outcome, checkpoint: Checkpoint, prompt: int) -> list[Gener
             GeneratedToken(
                 token_id=token,
                 text=checkpoint.tokenizer.decode([token]),
-                cached=prompt + index - 1 if index else 0,
+                cached=context + index - 1 if index else context - prompt,
                 online=online,
                 offline=offline,
                 openings=openings,

@@ -42,6 +42,14 @@ from mpcbench.secure.protocol import Protocol
 
 
 @dataclass(frozen=True)
+class Prefix:
+    """Text in front of the prompt that is a constant of the model, and its tokens (1, P)."""
+
+    text: str
+    tokens: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Settings:
     """What a run measures, apart from the checkpoint."""
 
@@ -63,6 +71,12 @@ class Settings:
     elsewhere: RemoteRuns | None = None
     seed: int | None = None
     fixed_seeds: int = 0
+    prefix: Prefix | None = None
+
+    @property
+    def context(self) -> torch.Tensor:
+        """The prompt's tokens behind those of the prefix, (1, P + S): what the model reads."""
+        return self.tokens if self.prefix is None else torch.cat([self.prefix.tokens, self.tokens], 1)
 
     def in_words(self) -> str:
         """Protocol, number of tokens, and the link if it is not loopback."""
@@ -85,6 +99,7 @@ class Settings:
         if self.new_tokens:
             parts += [self.new_tokens, self.private_logits]
         parts += ["on several hosts"] if self.elsewhere else []
+        parts += ["prefix", self.prefix.tokens.tolist()] if self.prefix else []
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -107,12 +122,12 @@ def measure(
         progress,
     )  # fmt: skip
     ledger = merge_ledgers(outcome.results)
-    plain = _plain_logits(checkpoint, settings.tokens)
+    plain = _plain_logits(checkpoint, settings.context)
     agreed = truncation = None
     if outcome.logits is not None:
-        agreed = _agreement(outcome, plain, checkpoint, original, settings.tokens)
+        agreed = _agreement(outcome, plain, checkpoint, original, settings.context)
         truncation = truncations(
-            shares, checkpoint, settings.tokens, ledger, settings.protocol.fixed_point.fraction_bits,
+            shares, checkpoint, settings.context, ledger, settings.protocol.fixed_point.fraction_bits,
             settings.protocol.operators, outcome.logits, plain,
         )  # fmt: skip
     return record(
@@ -173,7 +188,7 @@ def _stored(outcome: Outcome) -> list[str]:
 def _ranges(shares: Path, checkpoint: Checkpoint, settings: Settings, outcome: Outcome) -> list[str]:
     if not settings.check_ranges:
         return []
-    read = torch.cat([settings.tokens, torch.tensor([outcome.tokens[:-1]], dtype=torch.long)], dim=1)
+    read = torch.cat([settings.context, torch.tensor([outcome.tokens[:-1]], dtype=torch.long)], dim=1)
     return [range_note(shares, checkpoint, read, settings.protocol.operators)]
 
 
@@ -185,6 +200,8 @@ def _workload(settings: Settings) -> Workload:
     return Workload(
         prompt=settings.prompt,
         tokens=settings.tokens.shape[1],
+        cached=0 if settings.prefix is None else settings.prefix.tokens.shape[1],
+        prefix="" if settings.prefix is None else settings.prefix.text,
         batch=1,
         embedding=settings.embedding,
         repetitions=settings.repetitions,

@@ -11,6 +11,7 @@ from mpcbench.accuracy import cached_evaluate
 from mpcbench.checkpoints import Checkpoint, load, read_provenance
 from mpcbench.distill import Texts
 from mpcbench.errors import UserError
+from mpcbench.graph.decoding import prefix_length
 from mpcbench.graph.secure_graph import SecureGraph
 from mpcbench.pipeline.export import export, model_info
 from mpcbench.pipeline.measure import Settings, measure
@@ -25,6 +26,11 @@ def check_shares(shares: Path, checkpoint: Checkpoint, settings: Settings) -> Se
         name = graph.model.get("name", "another model")
         raise UserError(
             f"{shares} was exported from other weights ({name}): name that checkpoint, or export again."
+        )
+    count, asked = prefix_length(graph), settings.context.shape[1] - settings.tokens.shape[1]
+    if count != asked:
+        raise UserError(
+            f"{shares} was exported with a prefix of {count} tokens, and --prefix has {asked}: give the same."
         )
     return replace(settings, embedding=graph.embedding)
 
@@ -41,7 +47,8 @@ def export_and_run(
         if shares is None:
             shares = Path(scratch)
             bits = settings.protocol.fixed_point.fraction_bits
-            export(checkpoint, shares, settings.embedding, bits, texts, progress)
+            prefix = settings.prefix.tokens if settings.prefix else None
+            export(checkpoint, shares, settings.embedding, bits, texts, progress, prefix)
         else:
             settings = check_shares(shares, checkpoint, settings)
         stage("two parties, secret-shared")

@@ -15,6 +15,7 @@ MUST_MATCH: dict[str, Callable[[Record], object]] = {
     "model.sha256": lambda r: r.model.sha256,
     "workload.tokens": lambda r: r.workload.tokens,
     "workload.cached": lambda r: r.workload.cached,
+    "workload.prefix": lambda r: r.workload.prefix,
     "workload.prompt": lambda r: r.workload.prompt,
     "workload.batch": lambda r: r.workload.batch,
     "workload.embedding": lambda r: r.workload.embedding,

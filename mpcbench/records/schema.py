@@ -159,10 +159,12 @@ class LinkInfo(_Part):
 class Workload(_Part):
     """What was computed: one forward pass over ``tokens`` tokens, logits of the last position.
 
-    ``cached`` is how many tokens came before them, whose keys and values the parties kept.
+    ``cached`` is how many tokens came before them, whose keys and values the parties kept; where those are
+    constants of the model, ``prefix`` is their text.
     """
 
     prompt: str
+    prefix: str = ""
     tokens: NonNegative
     cached: NonNegative = 0
     batch: NonNegative

@@ -75,6 +75,7 @@ class SecureInterpreter(Interpreter[Any]):
 
         Returns the logits (V,) of the last position to the client and None to the other party.
         """
+        self.cache.clear()
         return self.compute(tokens, count, "logits of the last position")
 
     def compute(self, tokens: torch.Tensor | None, count: int, name: str) -> torch.Tensor | None:

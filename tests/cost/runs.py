@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from mpcbench.checkpoints import PolyLlamaForCausalLM, with_polynomials
-from mpcbench.graph.lower import lower
+from mpcbench.graph.lower import Lowered, lower
+from mpcbench.graph.prefix import prefixed
 from mpcbench.graph.ranges import Observer, observe
 from mpcbench.graph.secure_graph import SecureGraph
 from mpcbench.graph.shares import read_shares, write_shares
@@ -30,13 +31,15 @@ def _fitted(degree: int, layers: tuple[int, ...]) -> PolyLlamaForCausalLM:
 
 MODELS = {
     "swiglu": lambda: random_model("llama"),
+    "prefixed": lambda: random_model("llama"),
     "deferred": lambda: tiny_llama(hidden=32),
     "quadratic": lambda: _fitted(2, (0, 1)),
     "quartic": lambda: _fitted(4, (1,)),
     "unfolded": lambda: polynomial_model(2, (1,), leading=1e-4),
 }
-"""What the layers' activations are, folded where the name does not say otherwise; ``deferred`` is a SwiGLU
-model whose norms in front of attention are put off where the protocol can."""
+"""What the layers' activations are, folded where the name does not say otherwise; ``prefixed`` goes on
+behind three tokens, and ``deferred`` is a SwiGLU model whose norms in front of attention are put off where
+the protocol can."""
 PROTOCOLS = tuple(available())
 LENGTH = 7
 
@@ -48,9 +51,11 @@ def export(folder: Path, kind: str, embedding: str) -> SecureGraph:
     with torch.no_grad():
         for seed in range(8):
             observer.run(tokens(24, seed))
-    graph = replace(observe(lowered.graph, observer), model={"name": kind})
-    write_shares(graph, lowered.weights, folder, 16)
-    return graph
+    lowered = Lowered(replace(observe(lowered.graph, observer), model={"name": kind}), lowered.weights)
+    if kind == "prefixed":
+        lowered = prefixed(lowered, tokens(3))
+    write_shares(lowered.graph, lowered.weights, folder, 16)
+    return lowered.graph
 
 
 def run_all(communicator: Any, folders: dict[str, str]) -> dict[tuple[str, str], dict[str, list[dict]]]:

@@ -16,8 +16,8 @@ from tests.cost.runs import LENGTH, PROTOCOLS, export, run_all, scopes
 from tests.secure.pair import run_pair
 
 CASES = [
-    ("swiglu", "client"), ("deferred", "client"), ("quadratic", "private"), ("quartic", "client"),
-    ("unfolded", "client"),
+    ("swiglu", "client"), ("deferred", "client"), ("prefixed", "client"), ("quadratic", "private"),
+    ("quartic", "client"), ("unfolded", "client"),
 ]  # fmt: skip
 RUNS = [(f"{kind}-{embedding}", protocol) for kind, embedding in CASES for protocol in PROTOCOLS]
 

@@ -70,7 +70,8 @@ def test_weights_and_the_other_nodes_stay(ranged):
     assert list(kept) == [node.name for node in ranged.nodes]
     assert all(kept[node.name].weights == node.weights for node in ranged.nodes)
     graph.check()
-    slots = [node.attrs["slot"] for node in graph.nodes if "slot" in node.attrs]
+    slots = [node.attrs["slot"] for node in graph.nodes if node.op == "append"]
+    assert slots == [node.attrs["slot"] for node in graph.nodes if node.op == "matmul"]
     assert slots == list(range(2 * 2))  # keys and values of two layers
     assert SecureGraph.from_json(graph.to_json()) == graph
 

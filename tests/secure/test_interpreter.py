@@ -76,9 +76,11 @@ def folder(request: Any, checkpoint: Checkpoint, tmp_path_factory: pytest.TempPa
     return _whole(checkpoint, tmp_path_factory.mktemp("shares"), request.param)
 
 
-def _whole(checkpoint: Checkpoint, out: Path, embedding: str) -> ShareFolder:
+def _whole(
+    checkpoint: Checkpoint, out: Path, embedding: str, prefix: torch.Tensor | None = None
+) -> ShareFolder:
     """Both parties' shares added up: what one party alone computes on."""
-    export(checkpoint, out, embedding, 16, Texts(tiny_texts(), "test", "0"))
+    export(checkpoint, out, embedding, 16, Texts(tiny_texts(), "test", "0"), prefix=prefix)
     first, second = (read_shares(out / f"party{rank}", rank) for rank in (0, 1))
     weights = {name: share + second.shares[name] for name, share in first.shares.items()}
     return replace(second, shares=weights)
@@ -116,6 +118,18 @@ def test_norms_that_are_put_off_change_nothing(count: int, tmp_path: Path) -> No
     assert ("normed_scores" in {node.op for node in interpreter.graph.nodes}) == (count == 7)
     with torch.no_grad():
         expected = checkpoint.model(tokens).logits[0, -1]
+    assert (logits - expected).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("protocol", ["crypten", "frontier"])
+def test_inferences_go_on_behind_a_prefix(protocol: str, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    with one_party() as communicator:
+        whole = _whole(checkpoint, tmp_path / "shares", "client", prefix=TOKENS[:, :2])
+        interpreter = SecureInterpreter(whole, load_protocol(protocol), communicator)
+        for _ in range(2):  # the second begins behind the prefix again
+            logits = interpreter.infer(TOKENS[:, 2:], TOKENS.shape[1] - 2)
+    with torch.no_grad():
+        expected = checkpoint.model(TOKENS).logits[0, -1]
     assert (logits - expected).abs().max() < 0.05
 
 

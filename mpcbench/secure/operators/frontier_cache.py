@@ -8,18 +8,25 @@ set-up. It is safe for the same reason: x is the only thing ever opened under B,
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import Field
 
-from mpcbench.cost.declared import FREE, Cost
+from mpcbench.cost.declared import FREE, RING_BYTES, Cost
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.opening import Cut, opened
-from mpcbench.secure.operators.base import Operator, Sample, Shape
-from mpcbench.secure.randomness.linear import CachedMatmul, scattered, seen_positions
+from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
+from mpcbench.secure.randomness.linear import CachedMatmul, CachedRows, scattered, seen_positions
 from mpcbench.secure.ring import bits_of, plus, wrap
+from mpcbench.secure.substrate import communicator
+
+LARGEST = 2.0**20
+"""No key or value of a prefix is larger: what a party may know of them to check their opening."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +60,20 @@ class Cache:
 
 
 class Append(Operator):
-    """The new rows, with the earlier ones attached as their opening left them; nothing is copied or sent."""
+    """The new rows, with the earlier ones attached as their opening left them; nothing is copied or sent.
+
+    A prefix's rows, which are weights, are opened when they are loaded: once a model, at setup.
+    """
 
     name, op = "frontier.append", "append"
     source = "secure/operators/frontier_cache.py"
     domain = "all; what reads it must be frontier.matmul"
     error = 1e-4
+
+    class Params(Params):
+        """``input_bits``: fraction bits of a prefix's rows, those to which ``matmul`` cuts all others."""
+
+        input_bits: int = Field(default=13, ge=6, le=24)
 
     @classmethod
     def sample(cls) -> Sample:
@@ -68,10 +83,26 @@ class Append(Operator):
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         return FREE
 
+    def load(self, node: Node, name: str, share: torch.Tensor, bits: int) -> Rows:
+        rows = share.reshape(-1, *share.shape[-2:])
+        lift = max(0, self.params.input_bits - bits)
+        how = Cut(bits + lift - self.params.input_bits, 2.0 ** (bits + lift) * LARGEST)
+        recipe = CachedRows(
+            size=tuple(rows.shape), shift=how.shift, slot=node.attrs["slot"], dim=node.attrs["dim"] - 1
+        )
+        with communicator().ledger.scope("setup", node.layer, node.module, node.op):
+            (public,), (_, mask) = opened(recipe, [rows << lift], [how])
+        return Rows(public, mask, self.params.input_bits)
+
+    def setup_cost(self, node: Node, name: str, shape: Shape) -> Cost:
+        n = math.prod(shape)
+        return Cost(RING_BYTES * n, 1, Counter(cached_rows=n), RING_BYTES * n)
+
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         past, new = inputs
+        rows = past.cache.rows if past is not None else weights[0] if weights else None
         joined = wrap(new.share, bits_of(new))
-        joined.cache = Cache(node.attrs["dim"] - 1, None if past is None else past.cache.rows)
+        joined.cache = Cache(node.attrs["dim"] - 1, rows)
         return joined
 
 

@@ -92,6 +92,7 @@ class Append(_Local):
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         past, new = inputs
+        past = weights[0] if past is None and weights else past
         return new if past is None else type(new).cat([past, new], dim=node.attrs["dim"])
 
 

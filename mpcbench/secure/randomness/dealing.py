@@ -21,7 +21,8 @@ from mpcbench.secure.randomness.recipe import (
 
 _MODULES: tuple[tuple[type[Recipe], ...], ...] = (
     (stock.Product, stock.Square, stock.And, stock.Bit),
-    (linear.WeightMask, linear.Linear, linear.Matmul, linear.CachedMatmul, series.Trig),
+    (linear.WeightMask, linear.Linear, linear.Matmul, linear.CachedRows, linear.CachedMatmul),
+    (series.Trig,),
     (activations.Norm, activations.QuadraticGLU, activations.SwiGLU, activations.NestedGLU),
     (activations.Products, attention.NormedScores),
 )

@@ -99,6 +99,28 @@ class Matmul(Recipe):
         return [*cut, torch.matmul(left, cut[1])]
 
 
+class CachedRows(Recipe):
+    """r and B = r >> shift for the rows of a prefix: they begin the cache of :class:`CachedMatmul`."""
+
+    kind: ClassVar[str] = "cached_rows"
+    size: tuple[int, int, int]
+    shift: Shift
+    slot: Annotated[int, Field(ge=0)]
+    dim: Literal[1, 2]
+
+    def masks(self) -> list[Size]:
+        return [self.size]
+
+    def values(self) -> list[Size]:
+        return [self.size]
+
+    def count(self) -> int:
+        return math.prod(self.size)
+
+    def derive(self, masks: list[torch.Tensor], kept: Kept) -> list[torch.Tensor]:
+        return [kept.joined(self.slot, 0, masks[0] >> self.shift, self.dim)]
+
+
 class CachedMatmul(Recipe):
     """As :class:`Matmul`, where only the last rows or columns of B are new and masked afresh.
 
