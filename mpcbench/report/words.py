@@ -154,10 +154,15 @@ def setting(records: Sequence[Record]) -> str:
     batch = f"batch of {first.workload.batch}, " if first.workload.batch != 1 else ""
     return (
         f"{first.model.name} with {layers} of {first.model.layers} layers polynomial, "
-        f"{first.workload.tokens} tokens, {batch}{embedding}; {protocol} "
+        f"{first.workload.tokens} tokens{_prefix(first)}, {batch}{embedding}; {protocol} "
         f"({_inline(first.protocol.threat_model)}; {first.protocol.ring_bits}-bit ring, "
         f"{first.protocol.fraction_bits} fraction bits); link {link(records)}{where}"
     )
+
+
+def _prefix(record: Record) -> str:
+    """How many tokens stood in front of the prompt as constants of the model; its text is in the record."""
+    return f" behind a prefix of {record.workload.cached}" if record.workload.prefix else ""
 
 
 def device(record: Record) -> str:

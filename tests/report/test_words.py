@@ -73,6 +73,13 @@ def test_the_setting_names_what_a_reader_must_know() -> None:
         assert part in words
 
 
+def test_the_setting_says_when_there_was_a_prefix() -> None:
+    record = make_comparison()[0]
+    assert "prefix" not in setting([record])
+    record.workload.prefix, record.workload.cached = "Be brief.", 3
+    assert "16 tokens behind a prefix of 3, " in setting([record])
+
+
 def test_the_measured_link_is_a_range_when_it_varies() -> None:
     records = make_comparison(0, 8)
     assert link(records) == "loopback (measured: 0.081 ms round trip, 15.2 Gbit/s)"
