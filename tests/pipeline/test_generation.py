@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from mpcbench.errors import UserError
 from mpcbench.pipeline.export import export
 from mpcbench.pipeline.generation import check_length, ends, plaintext_tokens
+from mpcbench.pipeline.measure import Prefix
 from mpcbench.pipeline.single import run_single
 from mpcbench.progress import silent
 from mpcbench.records.store import read, write
@@ -30,6 +33,24 @@ def test_a_text_is_recorded_token_by_token(original, plan, tmp_path):
     assert len(made.tokens[0].online.entries) < len(record.ledger.online.entries)
     assert any("calibrated" in note for note in record.notes)
     assert read(write(record, tmp_path / "results")) == record
+
+
+def test_a_text_behind_a_prefix_is_that_of_the_whole(original, plan, tmp_path):
+    front = Prefix("w3 w4", TOKENS[:, :2])
+    export(original, tmp_path / "out", "client", 16, plan.texts, prefix=front.tokens)
+    settings = replace(
+        changed(plan, new_tokens=3, check_ranges=True).settings, tokens=TOKENS[:, 2:], prefix=front
+    )
+    record = run_single(tmp_path / "out", original, settings, None, silent)
+    made = record.generation
+    assert made.equals_plaintext
+    assert [token.token_id for token in made.tokens] == plaintext_tokens(original, TOKENS, 3)
+    assert [token.cached for token in made.tokens] == [2, 7, 8]
+    workload = record.workload
+    assert (workload.tokens, workload.cached, workload.prefix) == (5, 2, "w3 w4")
+    assert record.agreement.argmax_equal
+    assert any("calibrated" in note for note in record.notes)
+    assert settings.key("0", []) != replace(settings, prefix=None).key("0", [])
 
 
 def test_what_is_asked_for_is_part_of_the_key(plan):

@@ -25,6 +25,12 @@ def test_shares_of_other_weights_are_refused(original, plan, tmp_path):
     assert check_shares(tmp_path / "out", original, plan.settings).embedding == "private"
 
 
+def test_shares_with_another_prefix_are_refused(original, plan, tmp_path):
+    export(original, tmp_path / "out", "private", 16, TEXTS, prefix=TOKENS[:, :3])
+    with pytest.raises(UserError, match="a prefix of 3 tokens, and --prefix has 0"):
+        check_shares(tmp_path / "out", original, plan.settings)
+
+
 def test_a_run_is_recorded_with_what_it_was(original, plan, tmp_path):
     """The whole way with two real parties: polynomial checkpoint, shares, run, record."""
     checkpoint = load(str(calibrate(original, 2, placement="first", texts=TEXTS)))
