@@ -145,7 +145,7 @@ def _front(axes: Axes, points: Sequence[tuple[float, float]], most: bool) -> Non
 
 def _limits(axes: Axes, traffic: Sequence[float]) -> None:
     low, high = min(traffic), max(traffic)
-    room = 0.16 * (high - low) or 0.05 * high or 1.0
+    room = 0.28 * (high - low) or 0.05 * high or 1.0
     axes.set_xlim(low - room, high + room)
     axes.locator_params(axis="x", nbins=5)
     axes.locator_params(axis="y", nbins=5)
