@@ -198,6 +198,7 @@ def _serve(rank: int, ports: Any, pipe: Any, work: Work, protocol: str, provider
     public = {name: value for name, value in _weights(graph).items() if not graph.weights[name].secret}
     folder = ShareFolder(rank, "", FRACTION_BITS, graph, _random_shares(graph, rank), public)
     interpreter = SecureInterpreter(folder, load_protocol(protocol), communicator)
+    interpreter.use(graph, work.shape[1])
     x, second = work.inputs()
     secret = crypten.cryptensor(x, src=0)
     if second is not None:
