@@ -63,7 +63,7 @@ def defer_norms(graph: SecureGraph, settings: Mapping[str, float], tokens: int) 
 
 
 def _site(softmax: Node, by_name: Mapping[str, Node], readers: Mapping[str, list[Node]]) -> _Site | None:
-    scores, mixes = by_name[softmax.inputs[0]], readers[softmax.name]
+    scores, mixes = by_name[softmax.inputs[0]], readers.get(softmax.name, [])
     plain = scores.op == "matmul" and not scores.attrs.keys() & {"scale", "slot"}
     if not plain or [mix.op for mix in mixes] != ["matmul"] or "slot" in mixes[0].attrs:
         return None

@@ -3,7 +3,7 @@
 SPU wants older packages than mpcbench, so it gets an environment of its own:
 
     python3.11 -m venv spu && spu/bin/pip install spu==0.9.5
-    spu/bin/python tests/benchmarks/secretflow.py > results/spu.md
+    spu/bin/python tests/benchmarks/secretflow.py > results/layers/secretflow.md
 
 Both parties are threads of one process. Bytes are those of SPU's own profile, which counts payload by party;
 *sends* are its send actions, several of which can share a round. semi2k takes correlated randomness from

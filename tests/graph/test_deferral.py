@@ -10,7 +10,7 @@ from mpcbench.graph.deferral import defer_norms
 from mpcbench.graph.grouping import group_linears
 from mpcbench.graph.interpreter import PlaintextInterpreter, causal_mask
 from mpcbench.graph.lower import Lowered, lower
-from mpcbench.graph.secure_graph import Node
+from mpcbench.graph.secure_graph import Node, SecureGraph
 from tests.graph.models import random_model, tokens
 
 SETTINGS = {"margin": 1.5, "tolerance": 1e-4}
@@ -73,3 +73,10 @@ def test_long_texts_stay_as_they_are(lowered):
     """Four heads, 8 channels of values and 16 of x: products and values of three tokens are as much as x."""
     assert defer_norms(lowered.graph, SETTINGS, 3) != lowered.graph
     assert defer_norms(lowered.graph, SETTINGS, 4) == lowered.graph
+
+
+def test_scores_alone_stay_as_they_are():
+    """A softmax that nothing reads, as in a benchmark of it."""
+    node = Node("p", "softmax", ("x",), attrs={"groups": 1})
+    graph = SecureGraph([Node("x", "tokens"), node], {}, "client", 0, 4096)
+    assert defer_norms(graph, SETTINGS, 3) == graph
