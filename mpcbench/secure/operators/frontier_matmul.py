@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 
 from mpcbench.cost.declared import FREE, RING_BYTES, Cost
-from mpcbench.graph.interpreter import rope_tables
+from mpcbench.graph.interpreter import rope_tables, rotated
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.opening import Cut, opened
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
@@ -138,9 +138,7 @@ class Rope(Operator):
         tables = rope_tables(weights[0], x.shape[-2], node.attrs["scale"], node.attrs.get("start", 0))
         bits = self.params.table_bits
         cos, sin = ((table.double() * 2.0**bits).round().long() for table in tables)
-        half = x.shape[-1] // 2
-        turned = torch.cat([-x[..., half:], x[..., :half]], dim=-1)
-        return wrap(x * cos + turned * sin, bits_of(inputs[0]) + bits)
+        return wrap(rotated(x, cos, sin), bits_of(inputs[0]) + bits)
 
 
 OPERATORS = (Matmul, Rope)

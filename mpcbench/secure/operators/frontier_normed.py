@@ -136,9 +136,6 @@ class NormedScores(Operator):
         attrs["range"] |= {name: [0.0, 5.0] for name in ("query", "key", "value")} | {"scores": [-16.0, 16.0]}
         return Sample(Node("y", cls.op, attrs={"groups": 2, **attrs}), [squares, q, k, v], [frequencies])
 
-    def load(self, node: Node, name: str, share: torch.Tensor, bits: int) -> Any:
-        return share  # the rotation's frequencies, which are public
-
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         *_, heads, tokens, dim = inputs[2]
         recipe = self._recipe(node, inputs[1][1] // heads, (heads, tokens, dim), (0.0,) * (dim // 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Annotated, ClassVar
 
 import torch
@@ -87,6 +88,7 @@ class NormedScores(Recipe):
         ]  # fmt: skip
 
 
+@lru_cache(maxsize=16)
 def pairs(tokens: int, groups: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Positions of the query and of the key of every entry that a causal mask lets through."""
     seen = seen_positions(groups * tokens, tokens, groups)
@@ -100,6 +102,7 @@ def products(queries: torch.Tensor, keys: torch.Tensor, groups: int) -> torch.Te
     return whole.reshape(len(whole), -1)[:, seen_positions(rows, tokens, groups)]
 
 
+@lru_cache(maxsize=16)
 def rotation(frequencies: tuple[float, ...], tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
     """cos and sin of every position's angles, (tokens, dim / 2), as integers with ``TABLE_BITS`` bits.
 
