@@ -129,8 +129,8 @@ def _all(
     for bits, group in missing.items():
         stage("cutting shares")
         with tempfile.TemporaryDirectory(prefix="shares-", dir=cache_dir()) as scratch:
-            prefix = plan.settings.prefix.tokens if plan.settings.prefix else None
-            export(checkpoint, Path(scratch), plan.settings.embedding, bits, plan.texts, progress, prefix)
+            first = plan.settings
+            export(checkpoint, Path(scratch), first.embedding, bits, plan.texts, progress, first.front)
             for settings in group:
                 stage(f"two parties under {settings.in_words()}")
                 key = settings.key(checkpoint.sha256, task)

@@ -74,9 +74,14 @@ class Settings:
     prefix: Prefix | None = None
 
     @property
+    def front(self) -> torch.Tensor | None:
+        """The prefix's tokens, (1, P), if there is one."""
+        return None if self.prefix is None else self.prefix.tokens
+
+    @property
     def context(self) -> torch.Tensor:
         """The prompt's tokens behind those of the prefix, (1, P + S): what the model reads."""
-        return self.tokens if self.prefix is None else torch.cat([self.prefix.tokens, self.tokens], 1)
+        return self.tokens if self.front is None else torch.cat([self.front, self.tokens], 1)
 
     def in_words(self) -> str:
         """Protocol, number of tokens, and the link if it is not loopback."""
@@ -200,7 +205,7 @@ def _workload(settings: Settings) -> Workload:
     return Workload(
         prompt=settings.prompt,
         tokens=settings.tokens.shape[1],
-        cached=0 if settings.prefix is None else settings.prefix.tokens.shape[1],
+        cached=settings.context.shape[1] - settings.tokens.shape[1],
         prefix="" if settings.prefix is None else settings.prefix.text,
         batch=1,
         embedding=settings.embedding,

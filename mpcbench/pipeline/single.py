@@ -47,8 +47,7 @@ def export_and_run(
         if shares is None:
             shares = Path(scratch)
             bits = settings.protocol.fixed_point.fraction_bits
-            prefix = settings.prefix.tokens if settings.prefix else None
-            export(checkpoint, shares, settings.embedding, bits, texts, progress, prefix)
+            export(checkpoint, shares, settings.embedding, bits, texts, progress, settings.front)
         else:
             settings = check_shares(shares, checkpoint, settings)
         stage("two parties, secret-shared")
