@@ -29,8 +29,8 @@ FRONT = "front"
 def tradeoff_figure(records: Sequence[Record]) -> Figure | None:
     """Score with its standard error, and KL to the original, against online bytes of both parties.
 
-    The points carry their number of polynomial layers. One panel for the task with most questions, one
-    for the KL; None when the records hold neither.
+    One panel for the task with most questions, one for the KL; None when the records hold neither. The
+    points carry their number of polynomial layers, in the lower panel, which has no bars in their way.
     """
     traffic = [record.ledger.online.bytes / 1e6 for record in records]
     return _figure(records, traffic, "online traffic, both parties [MB]")
@@ -57,7 +57,7 @@ def _figure(records: Sequence[Record], costs: Sequence[float], label: str) -> Fi
     sheet = Sheet([1.15, 0.85] if both else [1.3], gaps, top=top, left=0.68, right=0.12)
     sheet.footnote(note)
     if task is not None:
-        handles = _scores(sheet.axes[0], records, costs, task)
+        handles = _scores(sheet.axes[0], records, costs, task, named=not panels[1])
         if len(handles) > 1:
             sheet.legend(handles, 2)
     if panels[1]:
@@ -81,7 +81,9 @@ def main_task(records: Sequence[Record]) -> tuple[str, str] | None:
     return sizes.most_common(1)[0][0] if sizes else None
 
 
-def _scores(axes: Axes, records: Sequence[Record], traffic: Sequence[float], task: tuple[str, str]) -> list:
+def _scores(
+    axes: Axes, records: Sequence[Record], traffic: Sequence[float], task: tuple[str, str], named: bool
+) -> list:
     from matplotlib.transforms import ScaledTranslation
 
     handles, drawn = [], []
@@ -100,7 +102,8 @@ def _scores(axes: Axes, records: Sequence[Record], traffic: Sequence[float], tas
         )  # fmt: skip
         if not handles:
             _front(axes, [(traffic[i], 100 * score.score) for i, score in found], most=True)
-            _label(axes, records, [(traffic[i], 100 * s.score, i) for i, s in found])
+            if named:
+                _label(axes, records, [(traffic[i], 100 * s.score, i) for i, s in found])
         handles.append(handle)
         drawn += found
     axes.set_ylabel(f"{task[1]} [%]", labelpad=2)

@@ -161,10 +161,16 @@ def test_a_legend_with_every_group_fits(style) -> None:
     assert "other, between" in [text.get_text() for text in legend.get_texts()]
 
 
-def test_labels_of_points_in_one_place_do_not_collide() -> None:
+@pytest.mark.parametrize("kl", [True, False])
+def test_labels_of_points_in_one_place_do_not_collide(kl: bool) -> None:
+    """They stand in the panel without error bars, if there is one."""
     records = [make_record(8, placement=name) for name in ("first", "last", "1,2", "3,4")]
-    boxes = _boxes(tradeoff.tradeoff_figure(records), "label")
-    assert len(boxes) == 8
+    for record in records:
+        record.fidelity = record.fidelity if kl else None
+    figure = tradeoff.tradeoff_figure(records)
+    boxes = _boxes(figure, "label")
+    assert len(boxes) == 4
+    assert sum(text.get_gid() == "label" for text in figure.axes[-1].texts) == 4
     assert not any(box.overlaps(other) for i, box in enumerate(boxes) for other in boxes[:i])
 
 
