@@ -35,8 +35,8 @@ class Observer(PlaintextInterpreter):
         result = super().call(node, inputs)
         if node.op == "rms_norm":
             squares = inputs[0].pow(2).mean(-1).reshape(inputs[0].shape[1], -1)
-            self._widen(node, "first", squares[:1])
-            self._widen(node, "rest", squares[1:])
+            for name, part in (("first", squares[:1]), ("rest", squares[1:])):
+                self._widen(node, name, part[part > 0])  # zeros stay zeros, whatever they are divided by
         elif node.op == "softmax":
             mask = causal_mask(*inputs[0].shape[-2:], node.attrs["groups"])
             self._widen(node, "scores", inputs[0][..., mask])

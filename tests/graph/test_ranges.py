@@ -53,6 +53,21 @@ def test_ranges_are_the_extremes_over_all_texts():
             assert "range" not in node.attrs
 
 
+def test_a_row_of_zeros_does_not_count_for_a_norm():
+    """Such as a padding token's: its normalised row is zero whatever inverse root it is multiplied by."""
+    model = random_model("llama")
+    model.model.embed_tokens.weight.data[3] = 0.0
+    lowered = lower(model)
+    first = next(node for node in lowered.graph.nodes if node.op == "rms_norm")
+    found = {}
+    for name, ids in {"without": [[5, 6]], "with": [[5, 6, 3]], "alone": [[3]]}.items():
+        observer = Observer(lowered.graph, lowered.weights)
+        observer.run(torch.tensor(ids))
+        found[name] = observer.ranges.get(first.name)
+    assert found["with"] == found["without"]
+    assert found["alone"] is None
+
+
 def extremes(parts):
     values = torch.cat([part.flatten() for part in parts])
     return [float(values.min()), float(values.max())]

@@ -18,9 +18,9 @@ import torch
 
 from mpcbench.cost import crypten as price
 from mpcbench.cost.declared import Cost
-from mpcbench.errors import UserError
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
+from mpcbench.secure.operators.ranges import span
 
 TOLERANCE = 1e-3
 """Relative error of the inverse square root that a plan aims at, at 16 fraction bits."""
@@ -124,13 +124,9 @@ class RMSNorm(Operator):
 
     def _plans(self, node: Node) -> tuple[Plan, Plan]:
         """Plans for the first position and for the rest, with the same number of steps."""
-        ranges = node.attrs.get("range")
-        if not ranges:
-            raise UserError(
-                f"{node.module} has no calibrated range: export the model again, with calibration."
-            )
         p, widen = self.params, self.params.margin
-        first, rest = ([low / widen, high * widen] for low, high in (ranges["first"], ranges["rest"]))
+        seen = (span(node, name) for name in ("first", "rest"))
+        first, rest = ([low / widen, high * widen] for low, high in seen)
         steps = p.sqrt_nr_iters or max(
             plan(*span, p.exp_iterations).iterations for span in (tuple(first), tuple(rest))
         )
