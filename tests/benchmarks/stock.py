@@ -1,21 +1,28 @@
 """The benchmarks' layers under CrypTen as it ships: its own communicator over gloo, its own provider.
 
     python -m tests.benchmarks.stock
+    mpcbench export smollm2-135m --out shares && python -m tests.benchmarks.stock shares
+
+The second runs a whole forward pass of a model that was exported for protocol ``crypten``.
 
 Protocol ``crypten`` runs the same functions over mpcbench's transport, with a dealer and with CrypTen's
 configuration read once; this is what a user of CrypTen has without any of that. Bytes and rounds are its own
 count, whose bytes are those that one party sent and received, which is what both parties send. Times are
-medians without that count, which slows CrypTen down.
+medians without that count, which slows CrypTen down; of a whole pass, of one alone.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import socket
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -59,7 +66,8 @@ def _inverse_root(x: Any) -> Any:
     return x.rsqrt() if isinstance(x, torch.Tensor) else x.inv_sqrt()
 
 
-def _party(rank: int, port: int, results: Any) -> None:
+def _joined(rank: int, port: int) -> Any:
+    """CrypTen, set up as party ``rank`` by its own means."""
     os.environ |= {
         "RANK": str(rank), "WORLD_SIZE": "2", "RENDEZVOUS": f"tcp://127.0.0.1:{port}",
         "DISTRIBUTED_BACKEND": "gloo", "GLOO_SOCKET_IFNAME": "lo",
@@ -69,24 +77,82 @@ def _party(rank: int, port: int, results: Any) -> None:
     crypten = import_crypten()
     torch.set_num_threads(1)
     crypten.init()
+    return crypten
+
+
+def _counted(crypten: Any, run: Callable[[], Any]) -> tuple[int, int]:
+    """Bytes and rounds of ``run`` by CrypTen's own count."""
+    with crypten.cfg.temp_override({"communicator.verbose": True}):
+        communicator = crypten.communicator.get()
+        communicator.reset_communication_stats()
+        run()
+        return communicator.comm_bytes, communicator.comm_rounds
+
+
+def _layers(rank: int, port: int, results: Any) -> None:
+    crypten = _joined(rank, port)
     for name in NAMES:
         function, plain = work(name)
         shared = [crypten.cryptensor(value, src=0) for value in plain]
         opened = function(*shared).get_plain_text()
         error = float((opened - function(*plain)).pow(2).mean().sqrt())
-        seconds = []
-        for _ in range(REPETITIONS):
-            start = time.perf_counter()
-            function(*shared)
-            seconds.append(time.perf_counter() - start)
-        with crypten.cfg.temp_override({"communicator.verbose": True}):
-            communicator = crypten.communicator.get()
-            communicator.reset_communication_stats()
-            function(*shared)
-            counted = communicator.comm_bytes, communicator.comm_rounds
+        seconds = [_seconds(lambda: function(*shared)) for _ in range(REPETITIONS)]  # noqa: B023
+        counted = _counted(crypten, lambda: function(*shared))  # noqa: B023
         if rank == 0:
             results.put((name, *counted, statistics.median(seconds), error))
     crypten.uninit()
+
+
+def _model(rank: int, port: int, results: Any, shares: Path) -> None:
+    """A whole forward pass: protocol ``crypten``'s operators are CrypTen's own functions."""
+    crypten = _joined(rank, port)
+    from mpcbench.graph.shares import read_shares
+    from mpcbench.secure.interpreter import CLIENT, SecureInterpreter
+    from mpcbench.secure.ledger import Ledger
+    from mpcbench.secure.protocol import load_protocol
+
+    communicator = crypten.communicator.get()
+    # What the interpreter expects of ours; CrypTen's own neither enters nor guards anything.
+    communicator.ledger, communicator.guard, communicator.common_seed = Ledger(), _NoGuard(), bytes(16)
+    folder = read_shares(shares / f"party{rank}")
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = folder.graph.vocab_size
+    tokens = torch.randint(vocabulary, (1, TOKENS), generator=generator) if rank == CLIENT else None
+
+    def prepared() -> Callable[[], Any]:  # an interpreter keeps CrypTen's configuration of when it was made
+        interpreter = SecureInterpreter(folder, load_protocol("crypten"), communicator)
+        return lambda: interpreter.infer(tokens, TOKENS)
+
+    with crypten.no_grad():
+        seconds = _seconds(prepared())
+        with crypten.cfg.temp_override({"communicator.verbose": True}):
+            counted = _counted(crypten, prepared())
+    if rank == 0:
+        results.put((f"{folder.graph.model['name']}, forward pass", *counted, seconds, None))
+    crypten.uninit()
+
+
+class _NoGuard:
+    def output(self, name: str) -> AbstractContextManager:
+        return nullcontext()
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _next(results: Any, parties: list[Any]) -> tuple:
+    """The next row, as long as both parties live."""
+    while True:
+        try:
+            return results.get(timeout=1)
+        except queue.Empty:
+            if any(party.exitcode for party in parties):
+                for party in parties:
+                    party.kill()
+                sys.exit("A party has ended with the error above.")
 
 
 def main() -> None:
@@ -98,15 +164,16 @@ def main() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    parties = [context.Process(target=_party, args=(rank, port, results)) for rank in (0, 1)]
+    target, extra = (_model, (Path(sys.argv[1]),)) if len(sys.argv) > 1 else (_layers, ())
+    parties = [context.Process(target=target, args=(rank, port, results, *extra)) for rank in (0, 1)]
     for party in parties:
         party.start()
     print(f"CrypTen {version('crypten')} as it ships, gloo on loopback, 32 tokens; both parties together.\n")
     print("| work | online MB | rounds | ms | error |\n|:---|---:|---:|---:|---:|")
-    for _ in NAMES:
-        name, sent, rounds, seconds, error = results.get(timeout=120)
-        row = (name, f"{sent / 1e6:.3f}", str(rounds), f"{1e3 * seconds:.0f}", f"{error:.1e}")
-        print(f"| {' | '.join(row)} |", flush=True)
+    for _ in NAMES if target is _layers else range(1):
+        name, sent, rounds, seconds, error = _next(results, parties)
+        row = (name, f"{sent / 1e6:.3f}", str(rounds), f"{1e3 * seconds:.0f}")
+        print(f"| {' | '.join(row)} | {'' if error is None else f'{error:.1e}'} |", flush=True)
     for party in parties:
         party.join(timeout=30)
 
