@@ -114,7 +114,7 @@ def _recipe(name: str, fields: dict[str, Any], options: dict[str, Any]) -> Recip
 def _texts(data: str, original: Checkpoint, progress):
     from mpcbench.distill.data import training_texts
 
-    return training_texts(data, original.model, original.tokenizer, original.sha256, progress)
+    return training_texts(data, original, progress)
 
 
 def _print_memory(needs: list[Need], as_json: bool) -> None:

@@ -47,7 +47,7 @@ def command(
     with progress_bars() as shown:
         shown.stage(f"loading {model}")
         original = load(model)
-        texts = training_texts(data, original.model, original.tokenizer, original.sha256, shown.step)
+        texts = training_texts(data, original, shown.step)
         plan = StudyPlan(original, texts, task_data, limit, results, seeds, only, quick)
         done = study(plan, shown.step, shown.stage)
     written = write_report(done, results)

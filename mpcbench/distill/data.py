@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from mpcbench import hub
 from mpcbench.accuracy.questions import QuestionSet
+from mpcbench.checkpoints import Checkpoint
+from mpcbench.distill.own_text import self_texts
 from mpcbench.distill.texts import HOLD_OUT_EVERY, WINDOW, Split, Texts, answered, calibration_texts
 from mpcbench.errors import UserError
-from mpcbench.paths import cache_dir, whole_file
 from mpcbench.progress import Progress, silent
 
 HELD_OUT_TOKENS = 2_000
 START_TOKENS = 10_000
-SELF_PASSAGES = 768
-SELF_LENGTH = 64
-SELF_BATCH = 32
 POOL = 16
 """Steps whose passages are drawn together and then batched with others of like length."""
 
 Sequences = list[list[int]]
 
 
-def training_texts(
-    source: str,
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerBase,
-    sha256: str,
-    progress: Progress = silent,
-) -> Texts:
-    """``arc`` (the train split from the Hub), ``self`` (sampled from ``model``), or a file.
+def training_texts(source: str, original: Checkpoint, progress: Progress = silent) -> Texts:
+    """``arc`` (the train split from the Hub), ``self`` (sampled from the original), or a file.
 
-    Files are those of :func:`mpcbench.distill.texts.calibration_texts`. sha256: of the model's weights, the
-    name under which its samples are kept. Raises UserError for a source that is out of reach, malformed
-    or without text.
+    Files are those of :func:`mpcbench.distill.texts.calibration_texts`. Raises UserError for a source that is
+    out of reach, malformed or without text.
     """
     if source == "arc":
         return _arc_from_hub()
     if source == "self":
-        return self_texts(model, tokenizer, sha256, progress)
+        return self_texts(original, progress)
     return calibration_texts(source)
 
 
@@ -181,47 +170,6 @@ class Batches:
                 batches.append([])
             batches[-1].append(place)
         return [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
-
-
-@torch.no_grad()
-def self_texts(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, sha256: str, progress: Progress = silent,
-    count: int | None = None, behind: str = "",
-) -> Texts:  # fmt: skip
-    """``count`` passages sampled from the model itself at temperature 1, each ``behind`` the same words or,
-    without any, from a random first token.
-
-    Data-free distillation as in LLM-QAT (Liu et al., Findings of ACL 2024, section 3.1). Kept in the cache.
-    """
-    count = count or SELF_PASSAGES
-    words = f"-{hashlib.sha256(behind.encode()).hexdigest()[:8]}" if behind else ""
-    path = cache_dir() / "sampled" / f"{sha256[:24]}-{count}x{SELF_LENGTH}{words}.json"
-    if not path.is_file():
-        passages: list[str] = []
-        generator_state = torch.random.get_rng_state()
-        torch.manual_seed(0)
-        try:
-            while len(passages) < count:
-                progress("sampling text from the model", len(passages), count)
-                passages += _sample(model, tokenizer, behind)
-        finally:
-            torch.random.set_rng_state(generator_state)
-        with whole_file(path) as part:
-            part.write_text(json.dumps([p.strip() for p in passages if p.strip()]), encoding="utf-8")
-    passages = json.loads(path.read_text(encoding="utf-8"))
-    return Texts.of(passages, f"{len(passages)} passages sampled from the model")
-
-
-def _sample(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, behind: str) -> list[str]:
-    first = torch.randint(model.config.vocab_size, (SELF_BATCH, 1), device=model.device)
-    if behind:
-        first = torch.tensor([tokenizer(behind)["input_ids"]] * SELF_BATCH, device=model.device)
-    length = min(SELF_LENGTH, model.config.max_position_embeddings)
-    ids = model.generate(
-        input_ids=first, attention_mask=torch.ones_like(first), do_sample=True, temperature=1.0, top_k=0,
-        top_p=1.0, max_length=length, pad_token_id=model.config.eos_token_id or 0,
-    )  # fmt: skip
-    return tokenizer.batch_decode(ids, skip_special_tokens=True)
 
 
 def _arc_from_hub() -> Texts:

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from mpcbench import __version__
+from mpcbench.accuracy.questions import QuestionSet
 from mpcbench.checkpoints import Checkpoint, PolyLlamaForCausalLM
 from mpcbench.checkpoints.provenance import HeldOut
 from mpcbench.distill.adapter import AdapterInfo, merged, save_adapter
 from mpcbench.distill.calibrate import METHODS, cached_ranking
 from mpcbench.distill.compensation import compensate
-from mpcbench.distill.data import Batches, for_calibration, self_texts, training_split
+from mpcbench.distill.data import Batches, for_calibration, training_split, without_questions
 from mpcbench.distill.judge import Judge
 from mpcbench.distill.objective import Distillation, Teacher
+from mpcbench.distill.own_text import Alike, self_texts
 from mpcbench.distill.placement import place
 from mpcbench.distill.precision import with_precision
 from mpcbench.distill.recipe import Recipe
@@ -37,7 +39,8 @@ from mpcbench.progress import Progress, silent
 class Plan:
     """What to train: ``teacher`` is None where the original itself teaches.
 
-    ``checkpoint``: whether the last stage is also written as a checkpoint.
+    ``checkpoint``: whether the last stage is also written as a checkpoint. ``questions``: those that the
+    model is to be scored on, which what it writes itself must not hold either.
     """
 
     original: Checkpoint
@@ -47,6 +50,7 @@ class Plan:
     folder: Path
     teacher: Checkpoint | None = None
     checkpoint: bool = True
+    questions: QuestionSet | None = None
 
 
 def distill(plan: Plan, progress: Progress = silent, say: Say = lambda text: None) -> list[Path]:
@@ -129,15 +133,11 @@ class _Run:
         """What the original writes itself, where the recipe asks for it; the same for all processes."""
         wanted, original = self.recipe.own_text, self.plan.original
         if wanted.passages and not self.own:
+            alike = Alike(self.parts.fit, wanted.examples) if wanted.examples else None
             with self.accelerator.main_process_first():  # it samples, the others find the text in the cache
-                texts = self_texts(
-                    original.model,
-                    original.tokenizer,
-                    original.sha256,
-                    self.progress,
-                    wanted.passages,
-                    wanted.behind,
-                )
+                texts = self_texts(original, self.progress, wanted.passages, alike)
+            if self.plan.questions:
+                texts = without_questions(texts, self.plan.questions)
             self.own = [original.tokenizer(text)["input_ids"] for text in texts.texts]
         return self.own
 

@@ -126,11 +126,12 @@ class Optimiser(_Strict):
 class OwnText(_Strict):
     """Text that the original writes itself, which is trained on beside the given text, never held out.
 
-    ``passages``: how many; ``behind``: how each begins, a random token where it is empty.
+    ``passages``: how many; ``examples``: behind how many passages of the training text each is written, so
+    that it is like them. Behind none it starts from a random token.
     """
 
     passages: Annotated[int, Field(ge=0)] = 0
-    behind: str = ""
+    examples: Annotated[int, Field(ge=0)] = 0
 
 
 class Recipe(_Strict):

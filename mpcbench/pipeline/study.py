@@ -24,7 +24,7 @@ import yaml
 
 from mpcbench.accuracy.distance import question_texts
 from mpcbench.accuracy.harness import score
-from mpcbench.accuracy.questions import load_questions
+from mpcbench.accuracy.questions import QuestionSet, load_questions
 from mpcbench.checkpoints import Checkpoint, PolyLlamaForCausalLM
 from mpcbench.distill import Texts, calibration_texts
 from mpcbench.distill.adapter import Adapter, AdapterInfo, load_adapter, merged
@@ -80,8 +80,9 @@ def study(plan: StudyPlan, progress: Progress = silent, say: Say = lambda text: 
     that does not exist, for training text that is mostly such questions, and for a study.json of another
     model or, with ``quick``, of a study that is not.
     """
-    texts = without_questions(plan.texts, load_questions(plan.task_data))
-    return _Study(replace(plan, texts=texts), progress, say).run()
+    asked = load_questions(plan.task_data)
+    plan = replace(plan, texts=without_questions(plan.texts, asked))
+    return _Study(plan, asked, progress, say).run()
 
 
 def run_names() -> list[str]:
@@ -90,15 +91,15 @@ def run_names() -> list[str]:
 
 
 class _Study:
-    def __init__(self, plan: StudyPlan, progress: Progress, say: Say):
-        self.plan, self.progress, self.say = plan, progress, say
+    def __init__(self, plan: StudyPlan, asked: QuestionSet, progress: Progress, say: Say):
+        self.plan, self.asked, self.progress, self.say = plan, asked, progress, say
         self.file = plan.results / "study.json"
         self.table = _table()
         unknown = [name for name in plan.only if name not in run_names()]
         if unknown:
             raise UserError(f"The study has no run {unknown[0]}: choose from {', '.join(run_names())}.")
         self.limit = plan.limit or (self.table["quick_questions"] if plan.quick else QUESTIONS)
-        self.questions = load_questions(plan.task_data).head(self.limit)
+        self.questions = asked.head(self.limit)
         self.others = calibration_texts()
         self.cells = self._earlier()
 
@@ -135,7 +136,9 @@ class _Study:
 
     def _trained(self, run: _Run) -> None:
         original, texts = self.plan.original, self.plan.texts
-        plan = with_folder(Plan(original, run.recipe, run.name, texts, Path(), checkpoint=False))
+        plan = with_folder(
+            Plan(original, run.recipe, run.name, texts, Path(), checkpoint=False, questions=self.asked)
+        )
         keys = [self._key(run.recipe.sha256, texts.sha256, stage) for stage in range(run.recipe.stages)]
         if all(key in self.cells for key in keys):
             return

@@ -8,13 +8,13 @@ from mpcbench.distill.data import (
     Batches,
     for_calibration,
     pad,
-    self_texts,
     training_split,
     training_texts,
 )
 from mpcbench.distill.texts import Split, Texts
 from mpcbench.errors import UserError
-from tests.tiny import tiny_llama, tiny_texts, tiny_tokenizer
+from tests.distill.runs import checkpoint
+from tests.tiny import tiny_texts, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
 
@@ -88,39 +88,12 @@ def test_the_order_depends_on_the_seed_alone():
     assert in_order[:14] != in_order[14:28]  # epochs differ
 
 
-def test_self_is_sampled_once_and_leaves_the_generator_alone(tmp_path, monkeypatch):
-    monkeypatch.setenv("MPCBENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr("mpcbench.distill.data.SELF_PASSAGES", 32)
-    monkeypatch.setattr("mpcbench.distill.data.SELF_LENGTH", 8)
-    model = tiny_llama()
-    torch.manual_seed(7)
-    expected = torch.rand(1)
-    torch.manual_seed(7)
-    first = training_texts("self", model, TOKENIZER, "a" * 64)
-    assert torch.equal(torch.rand(1), expected)
-    assert 0 < len(first.texts) <= 32
-    assert all(word.startswith("w") for text in first.texts for word in text.split())
-    model.generate = None
-    assert self_texts(model, TOKENIZER, "a" * 64) == first
-
-
-def test_own_text_begins_as_asked(tmp_path, monkeypatch):
-    monkeypatch.setenv("MPCBENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr("mpcbench.distill.data.SELF_LENGTH", 8)
-    model = tiny_llama()
-    found = self_texts(model, TOKENIZER, "a" * 64, count=40, behind="w5 w9")
-    assert len(found.texts) >= 40
-    assert all(text.startswith("w5 w9") for text in found.texts)
-    assert len(set(found.texts)) > 20
-    assert self_texts(model, TOKENIZER, "a" * 64) != found  # another text, kept under another name
-
-
 def test_a_file_without_text_is_refused(tmp_path):
     empty = tmp_path / "empty.txt"
     empty.write_text("\n\n")
     with pytest.raises(UserError, match="holds 0 passages"):
-        training_texts(str(empty), tiny_llama(), TOKENIZER, "a" * 64)
+        training_texts(str(empty), checkpoint())
     bare = tmp_path / "bare.jsonl"
     bare.write_text('{"title": "x"}\n')
     with pytest.raises(UserError, match=r"line 1.*has no text"):
-        training_texts(str(bare), tiny_llama(), TOKENIZER, "a" * 64)
+        training_texts(str(bare), checkpoint())

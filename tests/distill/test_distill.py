@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from mpcbench.accuracy.questions import Question, QuestionSet
 from mpcbench.checkpoints import load, read_provenance
 from mpcbench.distill.adapter import load_adapter
+from mpcbench.distill.data import training_split
 from mpcbench.distill.distill import distill
 from mpcbench.distill.log import read_log
+from mpcbench.distill.own_text import Alike, self_texts
 from mpcbench.distill.texts import Texts
 from mpcbench.errors import UserError
 from tests.distill.runs import checkpoint, plan
@@ -208,13 +211,22 @@ def test_another_teacher_teaches(tmp_path):
 
 
 def test_own_text_is_trained_on_and_not_held_out(tmp_path):
-    plain, more = plan(tmp_path / "plain"), plan(tmp_path / "more", own_text={"passages": 32, "behind": "w3"})
+    plain, more = plan(tmp_path / "plain"), plan(tmp_path / "more", own_text={"passages": 32, "examples": 2})
     infos = [load_adapter(distill(one)[-1])[1] for one in (plain, more)]
     assert infos[1].data_tokens > infos[0].data_tokens + 32
     assert infos[1].data == f"{infos[0].data} and 32 passages that tiny wrote"
     assert infos[1].held_out.tokens == infos[0].held_out.tokens
     assert kls(plain.folder)[0] == kls(more.folder)[0]  # the start is fitted on the given text alone
     assert kls(plain.folder)[-1] != kls(more.folder)[-1]
+
+
+def test_what_the_model_is_scored_on_is_not_among_its_own_text(tmp_path):
+    first = plan(tmp_path / "first", own_text={"passages": 32, "examples": 2})
+    alike = Alike(training_split(first.texts, first.original.tokenizer).fit, 2)
+    written = self_texts(first.original, count=32, alike=alike).texts
+    asked = QuestionSet("asked", "asked", [Question(written[3], ["a", "b"], 0)])
+    info = load_adapter(distill(replace(first, questions=asked))[-1])[1]
+    assert info.data.endswith(" and 31 passages that tiny wrote")
 
 
 def test_data_without_text_is_refused(tmp_path):
