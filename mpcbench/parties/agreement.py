@@ -19,6 +19,7 @@ class _Told(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     log_period: Annotated[int, Field(ge=-64, le=64)]
+    turns: Annotated[int, Field(ge=1, le=1 << 16)]
     constant: float
     cosines: _Coefficients
     sines: _Coefficients
@@ -40,4 +41,6 @@ def agreed(link: Link, rank: int, own: Callable[[], Series]) -> Series:
         raise PeerError(f"{link.peer} sent a malformed series: look at its own output.") from None
     if len(told.cosines) != len(told.sines):
         raise PeerError(f"{link.peer} sent a malformed series: look at its own output.")
-    return Series(told.log_period, told.constant, tuple(told.cosines), tuple(told.sines), told.error)
+    return Series(
+        told.log_period, told.turns, told.constant, tuple(told.cosines), tuple(told.sines), told.error
+    )

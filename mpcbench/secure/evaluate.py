@@ -25,7 +25,7 @@ def multipliers(
 
     public: (n,), the opened x - r. Products and sums are apart, so that no machine fuses them.
     """
-    cosine, sine = harmonics(public, log_period, series.harmonics)
+    cosine, sine = harmonics(public, log_period, series.harmonics, series.turns)
     a, b = _amplitudes(series, bits)
     if not b.any():
         to_cos, to_sin = cosine.mul_(a), sine.mul_(-a)
@@ -51,8 +51,9 @@ def combination(
 def request(elements: int, series: Series, bits: int, trig_bits: int) -> Trig:
     """The randomness for ``elements`` values that have ``bits`` fraction bits."""
     return Trig(
-        size=(elements,), harmonics=series.harmonics, log_period=series.log_period + bits, trig_bits=trig_bits
-    )
+        size=(elements,), harmonics=series.harmonics, log_period=series.log_period + bits,
+        trig_bits=trig_bits, turns=series.turns,
+    )  # fmt: skip
 
 
 def evaluate(

@@ -8,41 +8,27 @@ because large coefficients would amplify the rounding of the shares that they mu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from mpcbench.errors import UserError
 
-HARMONICS = (
-    4,
-    6,
-    8,
-    10,
-    12,
-    14,
-    16,
-    20,
-    24,
-    28,
-    32,
-    40,
-    48,
-    64,
-    80,
-    96,
-    128,
-    160,
-    192,
-    256,
-    320,
-    384,
-    512,
-    768,
-)
+HARMONICS = (*range(4, 33), *range(36, 65, 4), *range(72, 129, 8), *range(160, 385, 32), 448, 512, 640, 768)
+STRIDE = 4
+"""Every so many lengths one is tried, until one is enough; then those before it."""
+SIZES = (32, 64, 128, 256, 384, 512, HARMONICS[-1])
+"""Numbers of harmonics up to which waves are computed once for all shorter series."""
 RIDGE = 1e-7
+ROOMS = (1.08, 1.15, 1.25)
+"""Periods over the interval (twice its far end, if even) that are tried: a short one turns fewer harmonics
+into the same detail, a long one leaves them more room to join the ends."""
+FINE = 6
+"""log2 of the least number of turns: periods come in steps of this fraction."""
 
 FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "exp": np.exp,
@@ -61,15 +47,28 @@ _ODD = {"sigmoid_odd", "gelu_odd"}
 _RELATIVE = {"rsqrt", "reciprocal"}
 
 
+class Period(NamedTuple):
+    """2^log / turns, with whole numbers for both: multiples of it fill the ring."""
+
+    log: int
+    turns: int = 1
+
+    @property
+    def length(self) -> float:
+        """As a real number."""
+        return 2.0**self.log / self.turns
+
+
 @dataclass(frozen=True)
 class Series:
     """Coefficients of one function on one interval, and the largest error on it.
 
-    ``error`` is relative for rsqrt and reciprocal, else absolute. It holds the series' own error and three
-    standard deviations of what the rounding of the cosines adds.
+    The period is 2^log_period / turns. ``error`` is relative for rsqrt and reciprocal, else absolute. It
+    holds the series' own error and three standard deviations of what the rounding of the cosines adds.
     """
 
     log_period: int
+    turns: int
     constant: float
     cosines: tuple[float, ...]
     sines: tuple[float, ...]
@@ -82,13 +81,19 @@ class Series:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """The series in floating point."""
-        angles = 2 * np.pi * np.outer(x, np.arange(1, self.harmonics + 1)) / 2.0**self.log_period
+        period = Period(self.log_period, self.turns).length
+        angles = 2 * np.pi * np.outer(x, np.arange(1, self.harmonics + 1)) / period
         return self.constant + np.cos(angles) @ self.cosines + np.sin(angles) @ self.sines
 
 
-def period_bits(low: float, high: float, room: float = 1.25) -> int:
-    """log2 of the shortest power of two that is ``room`` times the interval (twice its far end, if even)."""
-    return int(np.ceil(np.log2(room * (high - low))))
+def periods(low: float, high: float, rooms: tuple[float, ...] = ROOMS) -> tuple[Period, ...]:
+    """For each room the shortest period that is so many times the interval."""
+    found = []
+    for room in rooms:
+        length = room * (high - low)
+        log = math.ceil(math.log2(length)) + FINE
+        found.append(Period(log, int(2.0**log / length)))
+    return tuple(found)
 
 
 Agreement = Callable[[Callable[[], Series]], Series]
@@ -112,68 +117,110 @@ def agree_by(agreement: Agreement) -> None:
 
 
 @lru_cache(maxsize=4096)
-def fit(function: str, low: float, high: float, log_period: int, trig_bits: int, tolerance: float) -> Series:
-    """The shortest series with error at most ``tolerance`` on [low, high], with period 2^log_period.
+def fit(
+    function: str, low: float, high: float, choice: tuple[Period, ...], trig_bits: int, tolerance: float
+) -> Series:
+    """The shortest series with error at most ``tolerance`` on [low, high], with any period of a choice.
 
     ``trig_bits`` are the fraction bits to which cosines and sines will be rounded.
 
     Raises UserError when the longest one is not good enough.
     """
-    return _agreement(lambda: _shortest(function, low, high, log_period, trig_bits, tolerance))
+    return _agreement(lambda: _shortest(function, low, high, choice, trig_bits, tolerance))
 
 
 def _shortest(
-    function: str, low: float, high: float, log_period: int, trig_bits: int, tolerance: float
+    function: str, low: float, high: float, choice: tuple[Period, ...], trig_bits: int, tolerance: float
 ) -> Series:  # fmt: skip
-    best = None
-    for harmonics in HARMONICS:
-        best = _with(function, low, high, log_period, trig_bits, harmonics)
-        if best.error <= tolerance:
-            return best
-    raise UserError(
-        f"No series of {HARMONICS[-1]} harmonics gives {function} on [{low:g}, {high:g}] to {tolerance:g}: "
-        f"the best has an error of {best.error:.2g}; narrow the range or allow a larger error."
-    )
+    best, least = None, math.inf
+    for period in choice:
+        tried: dict[int, Series] = {}
+
+        def enough(place: int, period: Period = period, tried: dict = tried) -> bool:
+            tried[place] = _with(function, low, high, period, trig_bits, HARMONICS[place])
+            return tried[place].error <= tolerance
+
+        end = len(HARMONICS) if best is None else HARMONICS.index(best.harmonics)
+        place = _first(enough, end)
+        best = tried[place] if place < end else best
+        least = min(least, *(series.error for series in tried.values()), math.inf)
+    if best is None:
+        raise UserError(
+            f"No series of {HARMONICS[-1]} harmonics gives {function} on [{low:g}, {high:g}] to "
+            f"{tolerance:g}: the best has an error of {least:.2g}; narrow the range or allow a larger error."
+        )
+    return best
+
+
+def _first(enough: Callable[[int], bool], end: int) -> int:
+    """The first place before ``end`` that is enough, where all after it are; else ``end``."""
+    below, above = -1, min(STRIDE, end - 1)
+    while above > below and not enough(above):
+        below, above = above, min(above + STRIDE, end - 1)
+    if above <= below:
+        return end
+    while above - below > 1:
+        middle = (below + above) // 2
+        below, above = (below, middle) if enough(middle) else (middle, above)
+    return above
 
 
 @lru_cache(maxsize=4096)
 def fit_exactly(
-    function: str, low: float, high: float, log_period: int, trig_bits: int, harmonics: int
+    function: str, low: float, high: float, period: Period, trig_bits: int, harmonics: int
 ) -> Series:
     """The series with this many harmonics, whatever its error."""
-    return _agreement(lambda: _with(function, low, high, log_period, trig_bits, harmonics))
+    return _agreement(lambda: _with(function, low, high, period, trig_bits, harmonics))
 
 
 def _with(
-    function: str, low: float, high: float, log_period: int, trig_bits: int, harmonics: int
+    function: str, low: float, high: float, period: Period, trig_bits: int, harmonics: int
 ) -> Series:  # fmt: skip
-    """Least squares on points that are dense at the ends and where f is steep."""
-    period = 2.0**log_period
-    count = max(1200, 5 * harmonics)
-    x = low + (high - low) * (1 - np.cos(np.pi * (np.arange(count) + 0.5) / count)) / 2
-    if function in _RELATIVE:
-        x = np.concatenate([x, np.geomspace(low, high, count)])
-    values = FUNCTIONS[function](x)
-    weights = 1 / np.abs(values) if function in _RELATIVE else np.ones_like(values)
-    angles = 2 * np.pi * np.outer(x, np.arange(1, harmonics + 1)) / period
-    parts = [np.ones((len(x), 1))]
-    parts += [] if function in _ODD else [np.cos(angles)]
-    parts += [] if function in _EVEN else [np.sin(angles)]
-    design = np.concatenate(parts, axis=1) * weights[:, None]
-    solution = _ridge(design, values * weights)
-    error = float(np.abs(design @ solution - values * weights).max())
+    """argmin |design c - values|^2 / n + ridge^2 |c|^2 on the points of :class:`_Waves`."""
+    size = next(size for size in SIZES if size >= harmonics)
+    waves = _waves(function, low, high, period, size)
+    kinds = len(waves.design[0]) // size  # cosines, sines or both
+    chosen = [0, *(kind * size + k for kind in range(kinds) for k in range(1, harmonics + 1))]
+    gram = waves.gram[np.ix_(chosen, chosen)]
+    scale = np.trace(gram) / len(chosen)
+    gram[np.diag_indices(len(chosen))] += RIDGE**2 * scale + 1e-15 * scale
+    solution = np.linalg.solve(gram, waves.moments[chosen])
+    error = float(np.abs(waves.design[:, chosen] @ solution - waves.values).max())
     zeros = (0.0,) * harmonics
     rest = solution[1:]
     cosines = zeros if function in _ODD else tuple(rest[:harmonics].tolist())
     sines = zeros if function in _EVEN else tuple(rest[-harmonics:].tolist())
     error += 3 * float(np.linalg.norm(rest)) * 2.0**-trig_bits / np.sqrt(12)
-    return Series(log_period, float(solution[0]), cosines, sines, error)
+    return Series(*period, float(solution[0]), cosines, sines, error)
 
 
-def _ridge(design: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """argmin |design c - values|^2 / n + ridge^2 |c|^2, the constant included."""
-    n, width = design.shape
-    gram = design.T @ design / n
-    scale = np.trace(gram) / width
-    gram[np.diag_indices(width)] += RIDGE**2 * scale + 1e-15 * scale
-    return np.linalg.solve(gram, design.T @ values / n)
+class _Waves(NamedTuple):
+    """A function on many points, and the constant, cosines (unless it is odd) and sines (unless it is even)
+    of one period on them: (points, 1 + size) or (points, 1 + 2 size).
+
+    All are weighted, so that errors count as they should. Series of any length up to ``size`` are fitted from
+    ``gram`` and ``moments``, the means of products of waves, and of waves and the function.
+    """
+
+    design: np.ndarray
+    values: np.ndarray
+    gram: np.ndarray
+    moments: np.ndarray
+
+
+@lru_cache(maxsize=4)
+def _waves(function: str, low: float, high: float, period: Period, size: int) -> _Waves:
+    """On points that are dense at the ends and where f is steep."""
+    count = max(400, 5 * size)
+    x = low + (high - low) * (1 - np.cos(np.pi * (np.arange(count) + 0.5) / count)) / 2
+    if function in _RELATIVE:
+        x = np.concatenate([x, np.geomspace(low, high, count)])
+    values = FUNCTIONS[function](x)
+    weights = 1 / np.abs(values) if function in _RELATIVE else np.ones_like(values)
+    angles = 2 * np.pi * np.outer(x, np.arange(1, size + 1)) / period.length
+    parts = [np.ones((len(x), 1))]
+    parts += [] if function in _ODD else [np.cos(angles)]
+    parts += [] if function in _EVEN else [np.sin(angles)]
+    design = np.concatenate(parts, axis=1)
+    design, values = design * weights[:, None], values * weights
+    return _Waves(design, values, design.T @ design / len(x), design.T @ values / len(x))

@@ -9,10 +9,10 @@ import pytest
 from mpcbench.errors import PeerError
 from mpcbench.parties.agreement import agreed
 from mpcbench.secure import series
-from mpcbench.secure.series import Series, agree_by, fit
+from mpcbench.secure.series import Period, Series, agree_by, fit
 from tests.secure.links import links, together
 
-OWN = Series(4, 0.1 + 0.2, (1 / 3, -2.5e-17), (0.0, 1e300), 1e-5)
+OWN = Series(4, 77, 0.1 + 0.2, (1 / 3, -2.5e-17), (0.0, 1e300), 1e-5)
 
 
 def test_the_clients_own_are_never_asked_for() -> None:
@@ -26,7 +26,7 @@ def test_the_clients_own_are_never_asked_for() -> None:
     [
         None, {}, {**asdict(OWN), "sines": [1.0]}, {**asdict(OWN), "cosines": [0.0] * 769},
         {**asdict(OWN), "constant": float("nan")}, {**asdict(OWN), "log_period": 1000},
-        {**asdict(OWN), "cosines": ["1", "eval"]},
+        {**asdict(OWN), "turns": 0}, {**asdict(OWN), "cosines": ["1", "eval"]},
     ],
 )  # fmt: skip
 def test_what_is_no_series_is_refused(told: object) -> None:
@@ -46,7 +46,7 @@ def test_every_new_series_is_agreed_on_once(monkeypatch: pytest.MonkeyPatch) -> 
         return replace(asked[-1], constant=7.0)
 
     agree_by(other)
-    arguments = ("exp", -4.0, 0.25, 3, 17, 1e-3)
+    arguments = ("exp", -4.0, 0.25, (Period(3),), 17, 1e-3)
     assert fit(*arguments).constant == fit(*arguments).constant == 7.0
     assert len(asked) == 1 and asked[0].error <= 1e-3
     fit.cache_clear()

@@ -10,7 +10,7 @@ import torch
 
 from mpcbench.errors import UserError
 from mpcbench.secure.randomness.prg import fresh_seed, words
-from mpcbench.secure.series import FUNCTIONS, fit, fit_exactly, period_bits
+from mpcbench.secure.series import FUNCTIONS, HARMONICS, Period, fit, fit_exactly, periods
 from mpcbench.secure.trig import circle, harmonics
 
 RANGES = {
@@ -25,7 +25,7 @@ RANGES = {
 @pytest.mark.parametrize("function", RANGES)
 def test_series_is_the_function_on_its_range(function: str) -> None:
     low, high, tolerance = RANGES[function]
-    series = fit(function, low, high, period_bits(low, high), 22, tolerance)
+    series = fit(function, low, high, periods(low, high), 22, tolerance)
     x = np.linspace(low, high, 5003)  # not the points that it was fitted on
     expected = FUNCTIONS[function](x)
     scale = np.abs(expected) if function == "rsqrt" else 1.0
@@ -36,19 +36,36 @@ def test_series_is_the_function_on_its_range(function: str) -> None:
 @pytest.mark.parametrize(("function", "kind"), [("log_cosh", "sines"), ("sigmoid_odd", "cosines")])
 def test_even_and_odd_functions_have_half_a_series(function: str, kind: str) -> None:
     low, high, tolerance = RANGES[function]
-    series = fit(function, low, high, period_bits(low, high), 22, tolerance)
+    series = fit(function, low, high, periods(low, high), 22, tolerance)
     assert set(getattr(series, kind)) == {0.0}
 
 
 def test_impossible_tolerance_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mpcbench.secure.series.HARMONICS", (8, 16))
     with pytest.raises(UserError, match="narrow the range or allow a larger error"):
-        fit("log_cosh", -50.0, 50.0, 7, 6, 1e-4)  # cosines of 6 bits
+        fit("log_cosh", -50.0, 50.0, periods(-50.0, 50.0), 6, 1e-4)  # cosines of 6 bits
 
 
 def test_more_harmonics_do_not_make_it_worse() -> None:
-    errors = [fit_exactly("exp", -40.0, 0.25, 6, 22, count).error for count in (8, 16, 24, 32)]
+    errors = [fit_exactly("exp", -40.0, 0.25, Period(6), 22, count).error for count in (8, 16, 24, 32)]
     assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize("function", ["exp", "log_cosh", "silu_even"])
+def test_no_shorter_series_would_do(function: str) -> None:
+    low, high, tolerance = RANGES[function]
+    choice = periods(low, high)
+    series = fit(function, low, high, choice, 22, tolerance)
+    shorter = HARMONICS[HARMONICS.index(series.harmonics) - 1]
+    assert all(fit_exactly(function, low, high, one, 22, shorter).error > tolerance for one in choice)
+
+
+@pytest.mark.parametrize("low_high", [(-13.0, 13.0), (-40.0, 0.25), (0.0, 1.0), (-3000.0, 17.0)])
+def test_periods_are_a_little_longer_than_asked(low_high: tuple[float, float]) -> None:
+    low, high = low_high
+    for period, room in zip(periods(low, high, (1.0, 1.3)), (1.0, 1.3), strict=True):
+        assert 1.0 <= period.length / (room * (high - low)) < 1 + 1 / 64
+        assert 64 <= period.turns <= 128
 
 
 @pytest.mark.parametrize("log_period", [3, 20, 33, 50])
@@ -68,6 +85,17 @@ def test_harmonics_are_cos_and_sin_of_multiples(count: int) -> None:
     cosines, sines = harmonics(values, 30, count)
     assert (cosines - multiples.cos()).abs().max() < 1e-12
     assert (sines - multiples.sin()).abs().max() < 1e-12
+
+
+def test_a_period_that_is_no_power_of_two_wraps_with_the_ring() -> None:
+    """Phases of x - r modulo 2^64 are those of the difference of phases, for any whole number of turns."""
+    values = torch.tensor([0, 1, 12345, -(1 << 40), (1 << 63) - 1])
+    mask = words(fresh_seed(), 3, 5)
+    one, two, both = (harmonics(v, 20, 3, turns=77) for v in (values - mask, mask, values))
+    assert (one[0] * two[0] - one[1] * two[1] - both[0]).abs().max() < 1e-12
+    phase = 2 * math.pi * 77 * 12345 / 2.0**20
+    expected = torch.tensor([phase, 2 * phase, 3 * phase], dtype=torch.float64).cos()
+    assert (both[0][:, 2] - expected).abs().max() < 1e-11
 
 
 def test_opened_phase_does_not_depend_on_the_value() -> None:

@@ -22,12 +22,9 @@ from mpcbench.secure.operators.ranges import cut, largest
 from mpcbench.secure.randomness.activations import QuadraticGLU as QuadraticRecipe
 from mpcbench.secure.randomness.activations import SwiGLU as SwiGLURecipe
 from mpcbench.secure.ring import bits_of, plus, rescaled, wrap
-from mpcbench.secure.series import Series, fit, period_bits
+from mpcbench.secure.series import Series, fit, periods
 from mpcbench.secure.substrate import provider
 from mpcbench.secure.trig import chunks
-
-ROOM = 1.15
-"""Period over range of the even part: it has no ends to join, so that little room is enough."""
 
 
 class OneRound(Operator):
@@ -134,7 +131,7 @@ class SwiGLU(OneRound):
         recipe = SwiGLURecipe(
             size=tuple(shares[0].shape), shifts=tuple(how.shift for how in cuts),
             harmonics=series.harmonics, log_period=series.log_period + bits_of(inputs[0]),
-            trig_bits=p.trig_bits,
+            trig_bits=p.trig_bits, turns=series.turns,
         )  # fmt: skip
         # The series needs g whole: gate is opened exactly, and cut here. What rounding added is taken off.
         whole = EXACT
@@ -152,8 +149,7 @@ class SwiGLU(OneRound):
         reach = max(4.0, largest(node, "gate") * self.params.margin)
         # The cosines' rounding grows with the function: an error relative to its largest values will do.
         tolerance = self.params.tolerance * max(1.0, reach / 8)
-        period = period_bits(-reach, reach, ROOM)
-        return fit("silu_even", -reach, reach, period, self.params.trig_bits, tolerance)
+        return fit("silu_even", -reach, reach, periods(-reach, reach), self.params.trig_bits, tolerance)
 
 
 def _opened_whole(recipe: SwiGLURecipe, shares: list, cuts: list[Cut], gate_cut: Cut) -> tuple:

@@ -18,7 +18,7 @@ from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.ranges import span
 from mpcbench.secure.randomness.linear import scattered, seen_entries, seen_positions
 from mpcbench.secure.ring import bits_of, rescaled, wrap
-from mpcbench.secure.series import Series, fit, period_bits
+from mpcbench.secure.series import Series, fit, periods
 
 TREE_TRIG_BITS, TREE_PUBLIC_BITS = 20, 14
 EXP_TRIG_BITS, EXP_PUBLIC_BITS = 17, 14
@@ -127,9 +127,9 @@ class Softmax(Operator):
     def _series(self, node: Node, keys: int) -> tuple[Series, Series]:
         spread = _step(max(1.0, span(node, "spread")[1] * self.params.margin + math.log(keys)))
         p = self.params
-        log_cosh = fit("log_cosh", -spread, spread, period_bits(-spread, spread), TREE_TRIG_BITS, p.tolerance)
+        log_cosh = fit("log_cosh", -spread, spread, periods(-spread, spread), TREE_TRIG_BITS, p.tolerance)
         low, high = -spread, SLACK
-        exp = fit("exp", low, high, period_bits(low, high), EXP_TRIG_BITS, p.exp_tolerance)
+        exp = fit("exp", low, high, periods(low, high), EXP_TRIG_BITS, p.exp_tolerance)
         return log_cosh, exp
 
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.operators.ranges import span
-from mpcbench.secure.series import Series, fit
+from mpcbench.secure.series import Period, Series, fit
 
 TRIG_BITS, PUBLIC_BITS = 22, 18
 SIGNIFICANT = 14
@@ -39,7 +39,7 @@ def plan(low: float, high: float, width: int, tolerance: float) -> Plan:
     exponent = math.ceil(math.log2(high * width / TOP))
     # Steps of half a power of two, so that many norms share a series.
     lowest = 2.0 ** (math.floor(2 * math.log2(low * width / 2.0**exponent)) / 2)
-    series = fit("rsqrt", lowest, TOP, 0, TRIG_BITS, tolerance)
+    series = fit("rsqrt", lowest, TOP, (Period(0),), TRIG_BITS, tolerance)
     # Powers of two of the gain are a matter of fraction bits, so that small roots lose no accuracy.
     gain, lost = math.frexp(math.sqrt(width / 2.0**exponent))
     scaled = replace(

@@ -27,7 +27,7 @@ from mpcbench.secure.operators.crypten_glu import SwiGLU as StockSwiGLU
 from mpcbench.secure.operators.crypten_softmax import Softmax as StockSoftmax
 from mpcbench.secure.operators.ranges import span
 from mpcbench.secure.ring import bits_of, truncated_locally, wrap
-from mpcbench.secure.series import Series, fit_exactly
+from mpcbench.secure.series import Period, Series, fit_exactly
 
 TRIG_BITS, PUBLIC_BITS = 16, 16
 
@@ -177,7 +177,7 @@ class FourierSwiGLU(Operator):
 
     def _series(self) -> Series:
         p = self.params
-        return fit_exactly("sigmoid_odd", -p.cut, p.cut, p.log_period, TRIG_BITS, p.terms)
+        return fit_exactly("sigmoid_odd", -p.cut, p.cut, Period(p.log_period), TRIG_BITS, p.terms)
 
 
 class OdeSoftmax(Operator):

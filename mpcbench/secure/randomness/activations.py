@@ -9,7 +9,7 @@ from pydantic import Field
 
 from mpcbench.secure.randomness.linear import Shift
 from mpcbench.secure.randomness.recipe import Kept, Recipe, Size
-from mpcbench.secure.randomness.series import Harmonics, LogPeriod, Trig, TrigBits
+from mpcbench.secure.randomness.series import Harmonics, LogPeriod, Trig, TrigBits, Turns
 
 
 class Norm(Recipe):
@@ -78,6 +78,7 @@ class SwiGLU(Recipe):
     harmonics: Harmonics
     log_period: LogPeriod
     trig_bits: TrigBits
+    turns: Turns = 1
 
     def masks(self) -> list[Size]:
         return [self.size, self.size]
@@ -91,8 +92,9 @@ class SwiGLU(Recipe):
     def derive(self, masks: list[torch.Tensor], kept: Kept) -> list[torch.Tensor]:
         a, b = (mask >> shift for mask, shift in zip(masks, self.shifts, strict=True))
         trig = Trig(
-            size=self.size, harmonics=self.harmonics, log_period=self.log_period, trig_bits=self.trig_bits
-        )
+            size=self.size, harmonics=self.harmonics, log_period=self.log_period, trig_bits=self.trig_bits,
+            turns=self.turns,
+        )  # fmt: skip
         waves = trig.derive(masks[:1], kept)
         return [a, b, a * b, *waves, *(wave * b for wave in waves)]
 
