@@ -142,8 +142,6 @@ class Student(nn.Module):
         self.model = with_precision(
             original.requires_grad_(False), settings.precision, device, settings.double_quantisation
         )
-        if torch.device(device).type == "cpu":
-            self.model.set_attn_implementation("eager")  # for short texts the fused kernel is slow backwards
         if settings.lora_rank and settings.lora_on and lora_layers:
             _add_lora(self.model, settings, lora_layers, seed)
         for name, module in self.model.named_modules():

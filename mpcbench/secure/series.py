@@ -18,7 +18,7 @@ import numpy as np
 
 from mpcbench.errors import UserError
 
-HARMONICS = (*range(4, 33), *range(36, 65, 4), *range(72, 129, 8), *range(160, 385, 32), 448, 512, 640, 768)
+HARMONICS = (*range(4, 33), *range(34, 65, 2), *range(72, 129, 8), *range(160, 385, 32), 448, 512, 640, 768)
 STRIDE = 4
 """Every so many lengths one is tried, until one is enough; then those before it."""
 SIZES = (32, 64, 128, 256, 384, 512, HARMONICS[-1])

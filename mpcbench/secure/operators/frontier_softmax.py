@@ -21,7 +21,7 @@ from mpcbench.secure.ring import bits_of, rescaled, wrap
 from mpcbench.secure.series import Series, fit, periods
 
 TREE_TRIG_BITS, TREE_PUBLIC_BITS = 20, 14
-EXP_TRIG_BITS, EXP_PUBLIC_BITS = 17, 14
+EXP_TRIG_BITS, EXP_PUBLIC_BITS = 21, 14
 SLACK = 0.25
 """How far above zero an exponent may lie, because the log of the sum is not exact."""
 
