@@ -27,8 +27,9 @@ RIDGE = 1e-7
 ROOMS = (1.08, 1.15, 1.25)
 """Periods over the interval (twice its far end, if even) that are tried: a short one turns fewer harmonics
 into the same detail, a long one leaves them more room to join the ends."""
-FINE = 6
-"""log2 of the least number of turns: periods come in steps of this fraction."""
+FINE, COARSE = 6, 2
+"""log2 of the least number of turns: periods come in steps of this fraction. Fine ones take bits of the
+ring; coarse ones are for values that have many themselves."""
 
 FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "exp": np.exp,
@@ -86,14 +87,16 @@ class Series:
         return self.constant + np.cos(angles) @ self.cosines + np.sin(angles) @ self.sines
 
 
-def periods(low: float, high: float, rooms: tuple[float, ...] = ROOMS) -> tuple[Period, ...]:
-    """For each room the shortest period that is so many times the interval."""
+def periods(
+    low: float, high: float, rooms: tuple[float, ...] = ROOMS, fine: int = FINE
+) -> tuple[Period, ...]:  # fmt: skip
+    """For each room the shortest period that is so many times the interval; ``fine`` as ``FINE``."""
     found = []
     for room in rooms:
         length = room * (high - low)
-        log = math.ceil(math.log2(length)) + FINE
+        log = math.ceil(math.log2(length)) + fine
         found.append(Period(log, int(2.0**log / length)))
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 Agreement = Callable[[Callable[[], Series]], Series]

@@ -30,6 +30,7 @@ from mpcbench.secure.randomness.attention import ROOM, pairs, products, rotation
 from mpcbench.secure.randomness.attention import NormedScores as Recipe
 from mpcbench.secure.randomness.linear import scattered
 from mpcbench.secure.ring import bits_of, plus, rescaled, wrap
+from mpcbench.secure.series import COARSE
 from mpcbench.secure.substrate import provider
 
 SCORE_BITS, SPARE_BITS = 9, 4
@@ -206,9 +207,9 @@ class NormedScores(Operator):
 def _score_bits(
     node: Node, plan: Layout, operand_bits: int, root_bits: int, largest: float, tokens: int
 ) -> int:
-    """Fraction bits of an unnormalised score; the softmax's tree adds one a level, and all must fit."""
+    """Fraction bits of an unnormalised score; the softmax's tree adds one a level, and periods must fit."""
     levels = (tokens - 1).bit_length()
-    room = 61 - levels - 2 * root_bits - math.ceil(math.log2(2 * largest + 2 * math.log(tokens)))
+    room = 61 - COARSE - levels - 2 * root_bits - math.ceil(math.log2(2 * largest + 2 * math.log(tokens)))
     wanted = SCORE_BITS - math.floor(math.log2(plan.low))
     if room < wanted - SPARE_BITS:
         raise UserError(

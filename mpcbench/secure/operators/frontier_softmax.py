@@ -18,10 +18,12 @@ from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.ranges import span
 from mpcbench.secure.randomness.linear import scattered, seen_entries, seen_positions
 from mpcbench.secure.ring import bits_of, rescaled, wrap
-from mpcbench.secure.series import Series, fit, periods
+from mpcbench.secure.series import COARSE, Series, fit, periods
 
 TREE_TRIG_BITS, TREE_PUBLIC_BITS = 20, 14
 EXP_TRIG_BITS, EXP_PUBLIC_BITS = 21, 14
+EXP_ROOMS = (1.25, 1.5, 1.75)
+"""The ends that a series of exp has to join lie far apart, so that it wants more room than others."""
 SLACK = 0.25
 """How far above zero an exponent may lie, because the log of the sum is not exact."""
 
@@ -127,9 +129,10 @@ class Softmax(Operator):
     def _series(self, node: Node, keys: int) -> tuple[Series, Series]:
         spread = _step(max(1.0, span(node, "spread")[1] * self.params.margin + math.log(keys)))
         p = self.params
-        log_cosh = fit("log_cosh", -spread, spread, periods(-spread, spread), TREE_TRIG_BITS, p.tolerance)
+        choice = periods(-spread, spread, fine=COARSE)
+        log_cosh = fit("log_cosh", -spread, spread, choice, TREE_TRIG_BITS, p.tolerance)
         low, high = -spread, SLACK
-        exp = fit("exp", low, high, periods(low, high), EXP_TRIG_BITS, p.exp_tolerance)
+        exp = fit("exp", low, high, periods(low, high, EXP_ROOMS, COARSE), EXP_TRIG_BITS, p.exp_tolerance)
         return log_cosh, exp
 
 

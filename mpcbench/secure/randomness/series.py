@@ -11,7 +11,7 @@ from mpcbench.secure.randomness.recipe import Kept, Recipe, Size
 from mpcbench.secure.trig import chunks, harmonics
 
 Harmonics = Annotated[int, Field(ge=1, le=1024)]
-LogPeriod = Annotated[int, Field(ge=3, le=60)]
+LogPeriod = Annotated[int, Field(ge=3, le=64)]
 TrigBits = Annotated[int, Field(ge=4, le=30)]
 Turns = Annotated[int, Field(ge=1, le=1 << 16)]
 
