@@ -11,6 +11,7 @@ import importlib
 import click
 
 from mpcbench import __version__
+from mpcbench.allocator import keep_freed_memory
 from mpcbench.cli.errors import reported
 
 COMMANDS = {
@@ -63,3 +64,4 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="mpcbench")
 def main() -> None:
     """What Llama layers cost under two-party computation, and what accuracy cheaper layers keep."""
+    keep_freed_memory()
