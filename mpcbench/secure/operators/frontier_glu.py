@@ -111,7 +111,7 @@ class SwiGLU(OneRound):
         """Besides: ``tolerance``: error of silu; ``trig_bits`` and ``public_bits``: fraction bits of the
         dealer's cosines and of what multiplies them."""
 
-        tolerance: float = Field(default=6e-4, gt=0)
+        tolerance: float = Field(default=2.5e-4, gt=0)
         trig_bits: int = Field(default=13, ge=8, le=20)
         public_bits: int = Field(default=13, ge=8, le=20)
 
