@@ -16,7 +16,7 @@ if sys.argv[1] == "keep":
 for count in range(40):
     if count == 20:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(1 << 22)
+    torch.ones(1 << 24)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
