@@ -1,7 +1,7 @@
 """Memory that was freed stays with the process.
 
-glibc gives an array of more than 32 MB back to the kernel when it is freed and asks for it again at the next one, and the
-kernel then fills in its pages one fault at a time: half of a dealer's time, and a tenth of a party's.
+glibc gives an array of more than 32 MB back to the kernel when it is freed and asks for it again at the next
+one, and the kernel fills in its pages one fault at a time: half of a dealer's time, a tenth of a party's.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from mpcbench.allocator import keep_freed_memory
 from mpcbench.graph.interpreter import PlaintextInterpreter, causal_mask
 from mpcbench.graph.secure_graph import Node, SecureGraph, Weight
 from mpcbench.graph.shares import ShareFolder, encode
@@ -193,6 +194,7 @@ def _serve(rank: int, ports: Any, pipe: Any, work: Work, protocol: str, provider
     from mpcbench.secure.substrate import provider as current
 
     torch.set_num_threads(1)
+    keep_freed_memory()  # as every process of the command line does
     communicator = connected(rank, ports, provider)
     graph = work.graph
     public = {name: value for name, value in _weights(graph).items() if not graph.weights[name].secret}

@@ -42,9 +42,11 @@ def deal(port: Any, announced: int) -> None:
     """A dealer for one run; its port goes into the queue ``announced`` times."""
     import torch
 
+    from mpcbench.allocator import keep_freed_memory
     from mpcbench.secure.randomness.server import serve, welcome
 
     torch.set_num_threads(1)
+    keep_freed_memory()
     with listen("127.0.0.1", 0, backlog=2) as server:
         for _ in range(announced):
             port.put(server.getsockname()[1])
