@@ -29,7 +29,7 @@ def _mlp(record: Record) -> tuple[float, int]:
     return sum(sum(e.bytes_sent) for e in entries) / 1e6, sum(e.rounds for e in entries)
 
 
-@pytest.mark.parametrize(("place", "model"), enumerate(["smollm2-135m", "llama-2-7b"]))
+@pytest.mark.parametrize(("place", "model"), list(enumerate(["smollm2-135m", "llama-2-7b"])))
 def test_mlp_budget_of_the_literature(place: int, model: str) -> None:
     architecture = read_architecture(model)
     found = variants(architecture, [0, architecture.config.num_hidden_layers])
