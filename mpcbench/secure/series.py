@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -135,19 +135,19 @@ def fit(
 def _shortest(
     function: str, low: float, high: float, choice: tuple[Period, ...], trig_bits: int, tolerance: float
 ) -> Series:  # fmt: skip
-    best, least = None, math.inf
+    def with_length(period: Period, place: int) -> Series:
+        return _with(function, low, high, period, trig_bits, HARMONICS[place])
+
+    def enough(period: Period, place: int) -> bool:
+        return with_length(period, place).error <= tolerance
+
+    best = None
     for period in choice:
-        tried: dict[int, Series] = {}
-
-        def enough(place: int, period: Period = period, tried: dict = tried) -> bool:
-            tried[place] = _with(function, low, high, period, trig_bits, HARMONICS[place])
-            return tried[place].error <= tolerance
-
         end = len(HARMONICS) if best is None else HARMONICS.index(best.harmonics)
-        place = _first(enough, end)
-        best = tried[place] if place < end else best
-        least = min(least, *(series.error for series in tried.values()), math.inf)
+        place = _first(partial(enough, period), end)
+        best = with_length(period, place) if place < end else best
     if best is None:
+        least = min(with_length(period, -1).error for period in choice)
         raise UserError(
             f"No series of {HARMONICS[-1]} harmonics gives {function} on [{low:g}, {high:g}] to "
             f"{tolerance:g}: the best has an error of {least:.2g}; narrow the range or allow a larger error."

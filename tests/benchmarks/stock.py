@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ import torch
 
 TOKENS, WIDTH, CHANNELS, HEADS = 32, 576, 1536, 9
 REPETITIONS = 5
+COUNTING = {"communicator.verbose": True}
 NAMES = ("SwiGLU MLP", "quadratic MLP", "causal softmax", "RMSNorm")
 
 
@@ -81,12 +83,11 @@ def _joined(rank: int, port: int) -> Any:
 
 
 def _counted(crypten: Any, run: Callable[[], Any]) -> tuple[int, int]:
-    """Bytes and rounds of ``run`` by CrypTen's own count."""
-    with crypten.cfg.temp_override({"communicator.verbose": True}):
-        communicator = crypten.communicator.get()
-        communicator.reset_communication_stats()
-        run()
-        return communicator.comm_bytes, communicator.comm_rounds
+    """Bytes and rounds of ``run`` by CrypTen's own count, which ``COUNTING`` turns on."""
+    communicator = crypten.communicator.get()
+    communicator.reset_communication_stats()
+    run()
+    return communicator.comm_bytes, communicator.comm_rounds
 
 
 def _layers(rank: int, port: int, results: Any) -> None:
@@ -94,10 +95,12 @@ def _layers(rank: int, port: int, results: Any) -> None:
     for name in NAMES:
         function, plain = work(name)
         shared = [crypten.cryptensor(value, src=0) for value in plain]
-        opened = function(*shared).get_plain_text()
+        run = partial(function, *shared)
+        opened = run().get_plain_text()
         error = float((opened - function(*plain)).pow(2).mean().sqrt())
-        seconds = [_seconds(lambda: function(*shared)) for _ in range(REPETITIONS)]  # noqa: B023
-        counted = _counted(crypten, lambda: function(*shared))  # noqa: B023
+        seconds = [_seconds(run) for _ in range(REPETITIONS)]
+        with crypten.cfg.temp_override(COUNTING):
+            counted = _counted(crypten, run)
         if rank == 0:
             results.put((name, *counted, statistics.median(seconds), error))
     crypten.uninit()
@@ -125,7 +128,7 @@ def _model(rank: int, port: int, results: Any, shares: Path) -> None:
 
     with crypten.no_grad():
         seconds = _seconds(prepared())
-        with crypten.cfg.temp_override({"communicator.verbose": True}):
+        with crypten.cfg.temp_override(COUNTING):
             counted = _counted(crypten, prepared())
     if rank == 0:
         results.put((f"{folder.graph.model['name']}, forward pass", *counted, seconds, None))

@@ -126,10 +126,8 @@ class RMSNorm(Operator):
         """Plans for the first position and for the rest, with the same number of steps."""
         p, widen = self.params, self.params.margin
         seen = (span(node, name) for name in ("first", "rest"))
-        first, rest = ([low / widen, high * widen] for low, high in seen)
-        steps = p.sqrt_nr_iters or max(
-            plan(*span, p.exp_iterations).iterations for span in (tuple(first), tuple(rest))
-        )
+        first, rest = ((low / widen, high * widen) for low, high in seen)
+        steps = p.sqrt_nr_iters or max(plan(*ends, p.exp_iterations).iterations for ends in (first, rest))
         return plan(*first, p.exp_iterations, steps), plan(*rest, p.exp_iterations, steps)
 
 
