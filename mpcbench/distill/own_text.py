@@ -94,13 +94,14 @@ def _alike(alike: Alike, original: Checkpoint, count: int, progress: Progress) -
     model = copy.deepcopy(original.model).bfloat16()  # half the time; what is drawn is text in any precision
     between = tokenizer(BETWEEN, add_special_tokens=False)["input_ids"]
     given = set(tokenizer.batch_decode(alike.sequences, skip_special_tokens=True))
+    examples = min(alike.examples, len(alike.sequences))
     passages: dict[str, None] = {}
     chooser = random.Random(0)
     for _ in range(MOST_DRAWN * -(-count // ALIKE_BATCH)):
         if len(passages) >= count:
             break
         progress("sampling text from the model", len(passages), count)
-        drawn = [chooser.sample(alike.sequences, alike.examples) for _ in range(ALIKE_BATCH)]
+        drawn = [chooser.sample(alike.sequences, examples) for _ in range(ALIKE_BATCH)]
         prompts = [[token for tokens in chosen for token in [*tokens, *between]] for chosen in drawn]
         written = _sample(model, prompts, ALIKE_TEMPERATURE, SELF_LENGTH)[:, max(map(len, prompts)) :]
         decoded = tokenizer.batch_decode(written, skip_special_tokens=True)

@@ -83,3 +83,10 @@ def test_a_model_that_repeats_itself_gives_fewer(monkeypatch):
     original = checkpoint()
     writes(original, monkeypatch, "w5 w6 w7 w8 w9")
     assert len(self_texts(original, count=9, alike=Alike(GIVEN, 2)).texts) == 1
+
+
+def test_few_passages_are_all_examples(monkeypatch):
+    original = checkpoint()
+    asked = writes(original, monkeypatch, "w5 w6 w7 w8 w9")
+    assert self_texts(original, count=1, alike=Alike(GIVEN[:2], 5)).texts == ["w5 w6 w7 w8 w9"]
+    assert asked[0][0].shape[1] == 2 * 6
