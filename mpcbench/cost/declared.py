@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-RING_BYTES = 8
+RING_BITS = 64
+RING_BYTES = RING_BITS // 8
 
 
 @dataclass(frozen=True)

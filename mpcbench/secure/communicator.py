@@ -16,6 +16,7 @@ import torch
 from mpcbench.compat import import_crypten
 from mpcbench.secure.guard import Guard
 from mpcbench.secure.ledger import Ledger
+from mpcbench.secure.packing import packed, unpacked
 from mpcbench.secure.transport import Link
 
 import_crypten()
@@ -53,6 +54,14 @@ class LinkCommunicator(Communicator):
         theirs = self._exchange(tensors)
         opened = [_combine(mine, other, op) for mine, other in zip(tensors, theirs, strict=True)]
         return opened if batched else opened[0]
+
+    def open_low(self, share: torch.Tensor, width: int) -> torch.Tensor:
+        """Open int64 shares (n,) modulo 2^(8 width), in one round and in so many bytes an element."""
+        self.guard.opening([share.shape])
+        mine = packed(share, width)
+        (theirs,) = self._exchange([mine])
+        low = unpacked(mine)
+        return low if theirs is None else (low + unpacked(theirs)) & ((1 << 8 * width) - 1)
 
     def reduce(self, input: Any, dst: int, op: Any = ReduceOp.SUM, batched: bool = False) -> Any:
         """Open shares to party ``dst`` alone: one message, one round. Other parties get None."""

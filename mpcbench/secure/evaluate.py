@@ -3,29 +3,36 @@
 With d = x - r public, cos k(d + r) = cos kd cos kr - sin kd sin kr, and the same for sin: the series is a
 public linear combination of what the dealer shares of r. Nothing is truncated: the value has
 ``trig_bits + public_bits`` fraction bits.
+
+A series asks for no more of x than its phase, x modulo the period. So each party drops the bits of its share
+that count whole turns, which loses nothing, and those finer than 2^-24 of a turn, which loses a carry, and
+opens the three bytes between. (Local truncation fails where shares wrap around; here that is a whole turn.)
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import lru_cache
 
 import torch
 
-from mpcbench.secure.opening import opened
+from mpcbench.cost.declared import RING_BITS, RING_BYTES, Cost
 from mpcbench.secure.randomness.series import Trig
 from mpcbench.secure.ring import plus
 from mpcbench.secure.series import Series
-from mpcbench.secure.trig import chunks, harmonics
+from mpcbench.secure.substrate import communicator, provider
+from mpcbench.secure.trig import PHASE_BITS, PHASE_BYTES, chunks, harmonics
 
 
 def multipliers(
-    public: torch.Tensor, log_period: int, series: Series, bits: int
+    phase: torch.Tensor, log_period: int, series: Series, bits: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What multiplies cos kr and sin kr: integers (harmonics, n) with ``bits`` fraction bits.
 
-    public: (n,), the opened x - r. Products and sums are apart, so that no machine fuses them.
+    phase: (n,), that of the opened x - r, in 2^-log_period turns of the first harmonic. Products and sums
+    are apart, so that no machine fuses them.
     """
-    cosine, sine = harmonics(public, log_period, series.harmonics, series.turns)
+    cosine, sine = harmonics(phase, log_period, series.harmonics)
     a, b = _amplitudes(series, bits)
     if not b.any():
         to_cos, to_sin = cosine.mul_(a), sine.mul_(-a)
@@ -48,31 +55,42 @@ def combination(
     return (to[0] * cosines).addcmul_(to[1], sines).sum(0)
 
 
-def request(elements: int, series: Series, bits: int, trig_bits: int) -> Trig:
-    """The randomness for ``elements`` values that have ``bits`` fraction bits."""
-    return Trig(
-        size=(elements,), harmonics=series.harmonics, log_period=series.log_period + bits,
-        trig_bits=trig_bits, turns=series.turns,
-    )  # fmt: skip
+def phase_of(share: torch.Tensor, bits: int, series: Series) -> torch.Tensor:
+    """Shares (n,) of x with ``bits`` fraction bits -> shares modulo 2^24 of its phase, to one unit.
+
+    Raises ValueError where whole periods would not fill the ring.
+    """
+    if series.log_period + bits > RING_BITS:
+        raise ValueError(f"a period of 2^{series.log_period + bits} does not fit into the ring")
+    surplus = series.log_period + bits - PHASE_BITS
+    turned = share * series.turns
+    return plus(turned, (1 << surplus) - 1) >> surplus if surplus > 0 else turned << -surplus
+
+
+def trig_cost(elements: int, series: Series) -> Cost:
+    """Cost of :func:`evaluate` at one party."""
+    tuples = 2 * series.harmonics * elements
+    return Cost(PHASE_BYTES * elements, 1, Counter(trig=tuples), RING_BYTES * tuples)
 
 
 def evaluate(
     share: torch.Tensor, bits: int, series: Series, trig_bits: int, public_bits: int
 ) -> torch.Tensor:
     """Shares (n,) of x -> shares of f(x) with ``trig_bits + public_bits`` fraction bits; one round."""
-    recipe = request(share.numel(), series, bits, trig_bits)
-    (public,), (_, cosines, sines) = opened(recipe, [share])
-    return combined(public, cosines, sines, recipe.log_period, series, trig_bits, public_bits)
+    recipe = Trig(size=(share.numel(),), harmonics=series.harmonics, trig_bits=trig_bits)
+    mask, cosines, sines = provider().request(recipe)
+    public = communicator().open_low(phase_of(share, bits, series) - mask, PHASE_BYTES)
+    return combined(public, cosines, sines, PHASE_BITS, series, trig_bits, public_bits)
 
 
 def combined(
-    public: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor, log_period: int, series: Series,
+    phase: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor, log_period: int, series: Series,
     trig_bits: int, public_bits: int,
 ) -> torch.Tensor:  # fmt: skip
-    """The linear combination, once the argument is open."""
+    """The linear combination, once the phase is open."""
     constant = round(series.constant * 2.0 ** (trig_bits + public_bits))
-    result = torch.empty_like(public)
-    for part in chunks(public.numel(), series.harmonics):
-        to = multipliers(public[part], log_period, series, public_bits)
+    result = torch.empty_like(phase)
+    for part in chunks(phase.numel(), series.harmonics):
+        to = multipliers(phase[part], log_period, series, public_bits)
         result[part] = combination(to, cosines[:, part], sines[:, part])
     return plus(result, constant)

@@ -50,7 +50,7 @@ class Provider(TupleProvider):
         with ledger.offline():
             values = BYTES_PER_ELEMENT * recipe.value_words()
             dealt = values if self.communicator.get_rank() == self.CORRECTED else 0
-            unseeded = values + BYTES_PER_ELEMENT * recipe.mask_words()
+            unseeded = values + recipe.mask_bytes()
             ledger.tuples(recipe.name, recipe.count(), dealt, unseeded)
             self.communicator.guard.issue(recipe.masks())
             return self._shares(recipe, again)

@@ -12,6 +12,10 @@ from collections.abc import Iterator
 
 import torch
 
+PHASE_BITS = 24
+"""Where nothing but the phase of a value is opened, it is opened to so small a part of a turn."""
+PHASE_BYTES = PHASE_BITS // 8
+
 BLOCK = 1 << 17
 """Cosines worked on at a time: a few arrays of this size fit into a core's cache, and are worth a call."""
 
@@ -42,18 +46,16 @@ def _polynomial(coefficients: list[float], x: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def harmonics(
-    values: torch.Tensor, log_period: int, count: int, turns: int = 1
-) -> tuple[torch.Tensor, torch.Tensor]:
+def harmonics(values: torch.Tensor, log_period: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """cos and sin of the 1st to the ``count``-th harmonic of ``values`` (n,), both (count, n) in float64.
 
-    The first turns ``turns`` times in 2^log_period: with whole numbers of turns any period, to a fraction of
-    it, divides 2^64, and a phase of values modulo 2^64 is one.
+    The first turns once in 2^log_period. Where it is to turn c times, c times the values are given: with a
+    whole number of turns any period, to a fraction of it, divides 2^64, and c v modulo 2^64 is a phase.
     The first m give the next m by the sum of angles: few calls, and an error that grows with log count.
     """
     cosines = torch.empty(count, values.numel(), dtype=torch.float64)
     sines = torch.empty_like(cosines)
-    cosines[0], sines[0] = circle(values * turns, log_period)
+    cosines[0], sines[0] = circle(values, log_period)
     have = 1
     while have < count:
         more = min(have, count - have)

@@ -46,6 +46,11 @@ def test_reduce_opens_to_one_party_alone(both: Both) -> None:
     assert (opened == _sum(3, 4)).all()
 
 
+def test_low_bytes_are_opened_alone(both: Both) -> None:
+    for (value,) in _values(both, "low"):
+        assert (value == _sum(12) % 2**24).all()
+
+
 def test_swap_is_an_exchange_and_no_opening(both: Both) -> None:
     (first,), (second,) = _values(both, "swap")
     assert (first == mine(1, 6).numpy()).all()
@@ -65,6 +70,7 @@ def test_empty_tensor_can_be_opened(both: Both) -> None:
         ("xor", (96, 96), 1, 1),
         ("batch", (56, 56), 1, 2),
         ("reduce", (96, 0), 1, 1),
+        ("low", (36, 36), 1, 1),
         ("nothing", (0, 0), 1, 1),
         ("swap", (48, 48), 1, 0),
         ("barrier", (0, 0), 0, 0),
@@ -112,6 +118,13 @@ def test_one_party_opens_to_itself_and_sends_nothing() -> None:
     assert (communicator.get_world_size(), communicator.get_rank()) == (1, 0)
     assert before.bytes_sent == 0
     assert before.rounds >= 2
+
+
+def test_one_party_opens_low_bytes_to_itself() -> None:
+    with one_party() as communicator:
+        communicator.guard.issue([(3,)])
+        opened = communicator.open_low(torch.tensor([3, -4, 1 << 40]), 2)
+    assert opened.tolist() == [3, 2**16 - 4, 0]
 
 
 def test_opening_outside_every_scope_is_a_defect() -> None:

@@ -135,6 +135,11 @@ def _reduce(communicator: LinkCommunicator) -> torch.Tensor | None:
     return communicator.reduce(mine(communicator.rank, 3, 4), dst=1)
 
 
+def _low(communicator: LinkCommunicator) -> torch.Tensor:
+    communicator.guard.issue([(12,)])
+    return communicator.open_low(mine(communicator.rank, 12), 3)
+
+
 def _nothing(communicator: LinkCommunicator) -> torch.Tensor:
     communicator.guard.issue([(0, 4)])
     return communicator.all_reduce(mine(communicator.rank, 0, 4))
@@ -166,6 +171,7 @@ MOVES: dict[str, Callable[[LinkCommunicator], Any]] = {
     "xor": _xor,
     "batch": _batch,
     "reduce": _reduce,
+    "low": _low,
     "nothing": _nothing,
     "swap": _swap,
     "barrier": _barrier,

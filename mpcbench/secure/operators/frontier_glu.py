@@ -140,8 +140,9 @@ class SwiGLU(OneRound):
         bits = p.trig_bits + p.public_bits
         linear = plus(x * b + y * a + both, x * y)
         even = _even_part(
-            z - (1 << cuts[0].shift) + 1, y, b, waves, recipe.log_period, series, p.public_bits, bits
-        )
+            (z - (1 << cuts[0].shift) + 1) * series.turns, y, b, waves, recipe.log_period, series,
+            p.public_bits, bits,
+        )  # fmt: skip
         value = even + rescaled(linear, gate_bits + 1, bits)
         return wrap(value.reshape(inputs[0].size()), bits + up_bits)
 
@@ -167,15 +168,15 @@ def _opened_whole(recipe: SwiGLURecipe, shares: list, cuts: list[Cut], gate_cut:
 
 
 def _even_part(
-    z: torch.Tensor, y: torch.Tensor, b: torch.Tensor, waves: list[torch.Tensor], log_period: int,
+    phase: torch.Tensor, y: torch.Tensor, b: torch.Tensor, waves: list[torch.Tensor], log_period: int,
     series: Series, public_bits: int, bits: int,
 ) -> torch.Tensor:  # fmt: skip
-    """Shares of E(g) u, with ``bits`` more fraction bits than y."""
+    """Shares of E(g) u, with ``bits`` more fraction bits than y; ``phase`` of the first harmonic."""
     cosines, sines, b_cosines, b_sines = waves
     constant = round(series.constant * 2.0**bits)
     result = plus(b * constant, y * constant)
-    for part in chunks(z.numel(), series.harmonics):
-        to = multipliers(z[part], log_period, series, public_bits)
+    for part in chunks(phase.numel(), series.harmonics):
+        to = multipliers(phase[part], log_period, series, public_bits)
         alone = combination(to, cosines[:, part], sines[:, part])
         times_b = combination(to, b_cosines[:, part], b_sines[:, part])
         result[part] += times_b.addcmul_(y[part], alone)

@@ -140,7 +140,7 @@ class NormedScores(Operator):
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         *_, heads, tokens, dim = inputs[2]
         recipe = self._recipe(node, inputs[1][1] // heads, (heads, tokens, dim), (0.0,) * (dim // 2))
-        sent = RING_BYTES * recipe.mask_words()
+        sent = recipe.mask_bytes()
         return Cost(sent, 2, Counter(normed_scores=recipe.count()), RING_BYTES * recipe.value_words())
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from pydantic import Field
 
-from mpcbench.cost.declared import RING_BYTES, Cost
+from mpcbench.cost.declared import Cost
 from mpcbench.graph.secure_graph import Node
-from mpcbench.secure.evaluate import evaluate
+from mpcbench.secure.evaluate import evaluate, trig_cost
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.ranges import span
 from mpcbench.secure.randomness.linear import scattered, seen_entries, seen_positions
@@ -105,9 +105,9 @@ class Softmax(Operator):
         log_cosh, exp = self._series(node, keys)
         entries = times * seen_entries(rows, keys, node.attrs["groups"])
         merges = entries - times * rows  # a row of n entries takes n - 1
-        trig = 2 * (merges * log_cosh.harmonics + entries * exp.harmonics)
-        levels = (keys - 1).bit_length()
-        return Cost(RING_BYTES * (merges + entries), levels + 1, Counter(trig=trig), RING_BYTES * trig)
+        tree, last = trig_cost(merges, log_cosh), trig_cost(entries, exp)
+        levels = (keys - 1).bit_length()  # rounds of the tree, where no row has one key alone
+        return replace(tree, rounds=levels) + last
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         scores, groups = inputs[0], node.attrs["groups"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,10 +17,10 @@ from pydantic import Field
 
 from mpcbench.compat import import_crypten
 from mpcbench.cost import crypten as price
-from mpcbench.cost.declared import RING_BYTES, Cost
+from mpcbench.cost.declared import Cost
 from mpcbench.graph.interpreter import causal_mask
 from mpcbench.graph.secure_graph import Node
-from mpcbench.secure.evaluate import evaluate
+from mpcbench.secure.evaluate import evaluate, trig_cost
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.crypten_glu import SwiGLU as StockSwiGLU
 from mpcbench.secure.operators.crypten_softmax import Softmax as StockSoftmax
@@ -159,9 +158,8 @@ class FourierSwiGLU(Operator):
         return StockSwiGLU.sample()
 
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
-        n, terms = math.prod(inputs[0]), self.params.terms
-        trig = Cost(RING_BYTES * n, 1, Counter(trig=2 * terms * n), RING_BYTES * 2 * terms * n)
-        return price.ltz(2 * n) + trig + 3 * price.mul(n)
+        n = math.prod(inputs[0])
+        return price.ltz(2 * n) + trig_cost(n, self._series()) + 3 * price.mul(n)
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         crypten = import_crypten()

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from mpcbench.secure.randomness.linear import Shift
 from mpcbench.secure.randomness.recipe import Kept, Recipe, Size
-from mpcbench.secure.randomness.series import Harmonics, LogPeriod, Trig, TrigBits, Turns
+from mpcbench.secure.randomness.series import Harmonics, LogPeriod, TrigBits, Turns, waves
 
 
 class Norm(Recipe):
@@ -36,10 +36,8 @@ class Norm(Recipe):
 
     def derive(self, masks: list[torch.Tensor], kept: Kept) -> list[torch.Tensor]:
         a, t = masks[0] >> self.shifts[0], masks[2] >> self.shifts[1]
-        trig = Trig(
-            size=self.size[:1], harmonics=self.harmonics, log_period=self.log_period, trig_bits=self.trig_bits
-        )
-        return [a, (a * a).sum(1), *trig.derive([masks[1]], kept), t, a * t[:, None]]
+        of_sums = waves(masks[1], self.log_period, self.harmonics, self.trig_bits)
+        return [a, (a * a).sum(1), *of_sums, t, a * t[:, None]]
 
 
 class QuadraticGLU(Recipe):
@@ -91,12 +89,8 @@ class SwiGLU(Recipe):
 
     def derive(self, masks: list[torch.Tensor], kept: Kept) -> list[torch.Tensor]:
         a, b = (mask >> shift for mask, shift in zip(masks, self.shifts, strict=True))
-        trig = Trig(
-            size=self.size, harmonics=self.harmonics, log_period=self.log_period, trig_bits=self.trig_bits,
-            turns=self.turns,
-        )  # fmt: skip
-        waves = trig.derive(masks[:1], kept)
-        return [a, b, a * b, *waves, *(wave * b for wave in waves)]
+        of_gate = waves(masks[0] * self.turns, self.log_period, self.harmonics, self.trig_bits)
+        return [a, b, a * b, *of_gate, *(wave * b for wave in of_gate)]
 
 
 class NestedGLU(Recipe):

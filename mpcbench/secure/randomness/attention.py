@@ -11,7 +11,7 @@ from pydantic import Field
 
 from mpcbench.secure.randomness.linear import Shift, seen_entries, seen_positions
 from mpcbench.secure.randomness.recipe import Kept, Recipe, Size
-from mpcbench.secure.randomness.series import Harmonics, LogPeriod, Trig, TrigBits
+from mpcbench.secure.randomness.series import Harmonics, LogPeriod, TrigBits, waves
 from mpcbench.secure.trig import circle
 
 TABLE_BITS = 14
@@ -76,14 +76,11 @@ class NormedScores(Recipe):
         table = rotation(self.frequencies, self.tokens)
         q, k = turned(q, table), turned(k, table)
         c, t = scores >> self.shifts[1], roots >> self.shifts[2]
-        trig = Trig(
-            size=(self.tokens,), harmonics=self.harmonics, log_period=self.log_period,
-            trig_bits=self.trig_bits,
-        )  # fmt: skip
+        of_sums = waves(squares, self.log_period, self.harmonics, self.trig_bits)
         query, key = pairs(self.tokens, self.groups)
         first, second = c * t[query], c * t[key]
         return [
-            q, k, products(q, k, self.groups), v, *trig.derive([squares], kept), c, t, first, second,
+            q, k, products(q, k, self.groups), v, *of_sums, c, t, first, second,
             first * t[key], t[:, None] * t, v * t[:, None],
         ]  # fmt: skip
 

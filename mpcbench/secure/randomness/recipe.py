@@ -15,6 +15,8 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from mpcbench.cost.declared import RING_BYTES
+
 Size = tuple[Annotated[int, Field(ge=0)], ...]
 MAX_WORDS = 1 << 31
 """No request may ask for more masks or values than this (16 GiB)."""
@@ -56,6 +58,10 @@ class Recipe(BaseModel, ABC):
     def mask_words(self) -> int:
         """Ring elements of all masks together."""
         return _total(self.masks())
+
+    def mask_bytes(self) -> int:
+        """What the masks of one party would take without a seed."""
+        return RING_BYTES * self.mask_words()
 
     def value_words(self) -> int:
         """Ring elements of all values together."""

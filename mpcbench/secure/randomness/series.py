@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from mpcbench.secure.randomness.recipe import Kept, Recipe, Size
-from mpcbench.secure.trig import chunks, harmonics
+from mpcbench.secure.trig import PHASE_BITS, PHASE_BYTES, chunks, harmonics
 
 Harmonics = Annotated[int, Field(ge=1, le=1024)]
 LogPeriod = Annotated[int, Field(ge=3, le=64)]
@@ -17,17 +17,16 @@ Turns = Annotated[int, Field(ge=1, le=1 << 16)]
 
 
 class Trig(Recipe):
-    """r and, for k = 1 to K, cos and sin of 2 pi k turns r / 2^log_period with ``trig_bits`` fraction bits.
+    """r, a phase, and for k = 1 to K the cosine and sine of k r with ``trig_bits`` fraction bits.
 
-    r is uniform in the whole ring, which whole periods fill, so that x - r says nothing of x.
+    r is uniform modulo 2^24, which is a whole turn, so that the phase of x less r says nothing of x.
     """
 
     kind: ClassVar[str] = "trig"
+    mask_bits: ClassVar[int] = PHASE_BITS
     size: tuple[int]
     harmonics: Harmonics
-    log_period: LogPeriod
     trig_bits: TrigBits
-    turns: Turns = 1
 
     def masks(self) -> list[Size]:
         return [self.size]
@@ -38,10 +37,17 @@ class Trig(Recipe):
     def count(self) -> int:
         return 2 * self.harmonics * self.size[0]
 
+    def mask_bytes(self) -> int:
+        return PHASE_BYTES * self.mask_words()
+
     def derive(self, masks: list[torch.Tensor], kept: Kept) -> list[torch.Tensor]:
-        cosines, sines = (torch.empty(size, dtype=torch.int64) for size in self.values())
-        for part in chunks(self.size[0], self.harmonics):
-            waves = harmonics(masks[0][part], self.log_period, self.harmonics, self.turns)
-            for out, wave in zip((cosines, sines), waves, strict=True):
-                out[:, part] = wave.mul_(2.0**self.trig_bits).round_()
-        return [cosines, sines]
+        return waves(masks[0], PHASE_BITS, self.harmonics, self.trig_bits)
+
+
+def waves(masks: torch.Tensor, log_period: int, count: int, trig_bits: int) -> list[torch.Tensor]:
+    """cos and sin of 2 pi k r / 2^log_period for ``masks`` r (n,) and k = 1 to ``count``, (count, n)."""
+    made = [torch.empty(count, masks.numel(), dtype=torch.int64) for _ in range(2)]
+    for part in chunks(masks.numel(), count):
+        for out, wave in zip(made, harmonics(masks[part], log_period, count), strict=True):
+            out[:, part] = wave.mul_(2.0**trig_bits).round_()
+    return made

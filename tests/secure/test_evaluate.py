@@ -1,0 +1,94 @@
+"""Series on shares: only phases are opened, in three bytes, which loses no more than their last bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mpcbench.secure.evaluate import evaluate, phase_of
+from mpcbench.secure.randomness.prg import fresh_seed, words
+from mpcbench.secure.series import COARSE, Period, Series, fit, periods
+from mpcbench.secure.trig import PHASE_BITS
+from tests.secure.pair import run_pair
+from tests.secure.single import one_party
+
+BITS = 34
+COUNT = 1 << 14
+LOW, HIGH = -20.0, 20.0
+
+
+def _series() -> Series:
+    return fit("log_cosh", LOW, HIGH, periods(LOW, HIGH, fine=COARSE), 20, 1e-4)
+
+
+def _values() -> torch.Tensor:
+    return torch.linspace(LOW, HIGH, COUNT, dtype=torch.float64)
+
+
+def _evaluated(communicator) -> dict:
+    """In a party's process: log 2cosh of shared values, with what it opened and what that took."""
+    mask = words(bytes(range(16)), 0, COUNT)
+    share = mask if communicator.get_rank() else (_values() * 2.0**BITS).long() - mask
+    opened: list[torch.Tensor] = []
+    usual = communicator.open_low
+
+    def recorded(*arguments):
+        opened.append(usual(*arguments))
+        return opened[-1]
+
+    communicator.open_low = recorded
+    with communicator.ledger.scope("online", None, "test", "test"):
+        made = evaluate(share, BITS, _series(), 20, 14)
+    return {
+        "share": made.numpy(), "opened": opened[0].numpy(),
+        "bytes": communicator.ledger.total("online").bytes_sent,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def both() -> tuple[dict, dict]:
+    return run_pair(_evaluated, provider="dealer")
+
+
+def test_value_is_the_functions(both) -> None:
+    """To the series' error and six standard deviations of the rounding of what multiplies the cosines."""
+    series, x = _series(), _values().numpy()
+    value = (both[0]["share"] + both[1]["share"]) / 2.0**34
+    rounding = 2.0**-14 * (series.harmonics / 12) ** 0.5
+    assert np.abs(value - np.logaddexp(x / 2, -x / 2)).max() < series.error + 6 * rounding
+
+
+def test_three_bytes_an_element_are_sent(both) -> None:
+    assert [party["bytes"] for party in both] == [3 * COUNT] * 2
+
+
+def test_what_is_opened_is_uniform_whatever_the_value(both) -> None:
+    assert (both[0]["opened"] == both[1]["opened"]).all()
+    for bit in (0, 11, 23):
+        ones = ((both[0]["opened"] >> bit) & 1).mean()
+        assert abs(ones - 0.5) < 6 * 0.5 / COUNT**0.5
+
+
+@pytest.mark.parametrize("turns", [1, 5, 77])
+@pytest.mark.parametrize("bits", [8, 20, 44])
+def test_shares_of_a_phase_add_up_to_it(turns: int, bits: int) -> None:
+    """To one unit of 2^-24 turns, for any shares, and wherever in its many turns the value lies."""
+    series = Series(*Period(6, turns), 0.0, (1.0,), (0.0,), 0.0)
+    values = torch.linspace(-3000, 3000, 4001, dtype=torch.float64)
+    whole = (values * 2.0**bits).long()
+    mask = words(fresh_seed(), 0, len(values))
+    with one_party():  # rank 0, which adds what makes the lost carry zero on average
+        first = phase_of(whole - mask, bits, series)
+    surplus = 6 + bits - PHASE_BITS
+    second = (mask * turns) >> surplus if surplus > 0 else (mask * turns) << -surplus
+    expected = whole.double() * (turns * 2.0 ** -(6 + bits))
+    difference = (first + second).double() * 2.0**-PHASE_BITS - expected
+    error = (difference - difference.round()).abs().max()
+    assert error <= 2.0**-PHASE_BITS * 1.001 + 1e-12
+
+
+def test_a_period_larger_than_the_ring_is_refused() -> None:
+    series = Series(*Period(30), 0.0, (1.0,), (0.0,), 0.0)
+    with pytest.raises(ValueError, match="does not fit"):
+        phase_of(torch.zeros(2, dtype=torch.int64), 35, series)
