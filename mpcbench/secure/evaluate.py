@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import lru_cache
 
+import numpy as np
 import torch
 
 from mpcbench.cost.declared import RING_BITS, RING_BYTES, Cost
@@ -21,38 +22,7 @@ from mpcbench.secure.randomness.series import Trig
 from mpcbench.secure.ring import plus
 from mpcbench.secure.series import Series
 from mpcbench.secure.substrate import communicator, provider
-from mpcbench.secure.trig import PHASE_BITS, PHASE_BYTES, chunks, harmonics
-
-
-def multipliers(
-    phase: torch.Tensor, log_period: int, series: Series, bits: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What multiplies cos kr and sin kr: integers (harmonics, n) with ``bits`` fraction bits.
-
-    phase: (n,), that of the opened x - r, in 2^-log_period turns of the first harmonic. Products and sums
-    are apart, so that no machine fuses them.
-    """
-    cosine, sine = harmonics(phase, log_period, series.harmonics)
-    a, b = _amplitudes(series, bits)
-    if not b.any():
-        to_cos, to_sin = cosine.mul_(a), sine.mul_(-a)
-    else:
-        to_cos, to_sin = (cosine * a).add_(sine * b), (cosine * b).sub_(sine * a)
-    return to_cos.round_().long(), to_sin.round_().long()
-
-
-@lru_cache(maxsize=256)
-def _amplitudes(series: Series, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of cosines and sines, (harmonics, 1), scaled by 2^``bits``."""
-    a, b = (torch.tensor(c, dtype=torch.float64)[:, None] * 2.0**bits for c in (series.cosines, series.sines))
-    return a, b
-
-
-def combination(
-    to: tuple[torch.Tensor, torch.Tensor], cosines: torch.Tensor, sines: torch.Tensor
-) -> torch.Tensor:
-    """The sum over harmonics, (n,), of :func:`multipliers` times shares, all (harmonics, n)."""
-    return (to[0] * cosines).addcmul_(to[1], sines).sum(0)
+from mpcbench.secure.trig import PHASE_BITS, PHASE_BYTES, combination
 
 
 def phase_of(share: torch.Tensor, bits: int, series: Series) -> torch.Tensor:
@@ -87,10 +57,14 @@ def combined(
     phase: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor, log_period: int, series: Series,
     trig_bits: int, public_bits: int,
 ) -> torch.Tensor:  # fmt: skip
-    """The linear combination, once the phase is open."""
+    """The linear combination, once the phase is open: that of x - r, in 2^-log_period turns."""
     constant = round(series.constant * 2.0 ** (trig_bits + public_bits))
-    result = torch.empty_like(phase)
-    for part in chunks(phase.numel(), series.harmonics):
-        to = multipliers(phase[part], log_period, series, public_bits)
-        result[part] = combination(to, cosines[:, part], sines[:, part])
+    result = combination(phase, log_period, amplitudes(series, public_bits), cosines, sines)
     return plus(result, constant)
+
+
+@lru_cache(maxsize=256)
+def amplitudes(series: Series, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of cosines and sines, scaled by 2^``bits``."""
+    a, b = (np.array(each) * 2.0**bits for each in (series.cosines, series.sines))
+    return a, b

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from mpcbench.compat import import_crypten
+from mpcbench.secure import trig
 from mpcbench.secure.communicator import LinkCommunicator
 from mpcbench.secure.randomness.prg import entropy
 
@@ -34,6 +35,7 @@ def install(link: LinkCommunicator, source: object, fraction_bits: int, settings
     for key, value in {"encoder.precision_bits": fraction_bits, **settings}.items():
         crypten.cfg[key] = value
     crypten.CrypTensor.set_grad_enabled(False)
+    trig.prepare()
     _never_validate()
     _seed_generators(link)
 

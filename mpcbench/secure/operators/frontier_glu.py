@@ -12,7 +12,7 @@ from pydantic import Field
 
 from mpcbench.cost.declared import RING_BYTES, Cost
 from mpcbench.graph.secure_graph import Node
-from mpcbench.secure.evaluate import combination, multipliers
+from mpcbench.secure.evaluate import amplitudes
 from mpcbench.secure.opening import EXACT, Cut, Wrapped, may_have_wrapped, open_under, opened, repeated
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.crypten_glu import QuadraticGLU as StockQuadraticGLU
@@ -24,7 +24,7 @@ from mpcbench.secure.randomness.activations import SwiGLU as SwiGLURecipe
 from mpcbench.secure.ring import bits_of, plus, rescaled, wrap
 from mpcbench.secure.series import Series, fit, periods
 from mpcbench.secure.substrate import provider
-from mpcbench.secure.trig import chunks
+from mpcbench.secure.trig import combination
 
 
 class OneRound(Operator):
@@ -172,15 +172,10 @@ def _even_part(
     series: Series, public_bits: int, bits: int,
 ) -> torch.Tensor:  # fmt: skip
     """Shares of E(g) u, with ``bits`` more fraction bits than y; ``phase`` of the first harmonic."""
-    cosines, sines, b_cosines, b_sines = waves
+    scaled = amplitudes(series, public_bits)
+    alone, times_b = (combination(phase, log_period, scaled, *each) for each in (waves[:2], waves[2:]))
     constant = round(series.constant * 2.0**bits)
-    result = plus(b * constant, y * constant)
-    for part in chunks(phase.numel(), series.harmonics):
-        to = multipliers(phase[part], log_period, series, public_bits)
-        alone = combination(to, cosines[:, part], sines[:, part])
-        times_b = combination(to, b_cosines[:, part], b_sines[:, part])
-        result[part] += times_b.addcmul_(y[part], alone)
-    return result
+    return plus(b * constant, y * constant) + times_b.addcmul_(y, alone)
 
 
 OPERATORS = (QuadraticGLU, SwiGLU)

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from mpcbench.secure.randomness.linear import Shift
 from mpcbench.secure.randomness.recipe import Kept, Recipe, Size
-from mpcbench.secure.randomness.series import Harmonics, LogPeriod, TrigBits, Turns, waves
+from mpcbench.secure.randomness.series import Harmonics, LogPeriod, TrigBits, Turns
+from mpcbench.secure.trig import waves
 
 
 class Norm(Recipe):

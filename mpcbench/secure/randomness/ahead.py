@@ -13,6 +13,7 @@ from mpcbench.errors import UserError
 from mpcbench.graph.secure_graph import SecureGraph
 from mpcbench.paths import whole_folder
 from mpcbench.progress import Progress, silent
+from mpcbench.secure import trig
 from mpcbench.secure.protocol import Protocol
 from mpcbench.secure.randomness.dealing import correction, from_request
 from mpcbench.secure.randomness.material import (
@@ -71,6 +72,7 @@ class _Dealer:
         self.kept = Kept()
 
     def run(self) -> tuple[dict[str, FileInfo], dict[str, FileInfo]]:
+        trig.prepare()
         infos: tuple[dict[str, FileInfo], dict[str, FileInfo]] = ({}, {})
         for done, (name, requests) in enumerate(self.requests.items()):
             self.progress("dealing", done, len(self.requests))

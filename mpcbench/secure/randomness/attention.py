@@ -11,8 +11,8 @@ from pydantic import Field
 
 from mpcbench.secure.randomness.linear import Shift, seen_entries, seen_positions
 from mpcbench.secure.randomness.recipe import Kept, Recipe, Size
-from mpcbench.secure.randomness.series import Harmonics, LogPeriod, TrigBits, waves
-from mpcbench.secure.trig import circle
+from mpcbench.secure.randomness.series import Harmonics, LogPeriod, TrigBits
+from mpcbench.secure.trig import circle, waves
 
 TABLE_BITS = 14
 """Fraction bits of the rotations' cosines and sines."""

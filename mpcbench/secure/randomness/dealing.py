@@ -15,7 +15,6 @@ from mpcbench.secure.randomness.recipe import (
     Recipe,
     joined,
     narrowed,
-    other_share,
     split,
 )
 
@@ -59,13 +58,12 @@ def correction(seeds: tuple[bytes, bytes], number: int, recipe: Recipe, kept: Ke
     masks = split(flat, recipe.masks())
     if recipe.kept:
         kept.put(number, masks[0])
-    shares = split(first[hidden:], recipe.values())
-    derived = recipe.derive(masks, kept)
-    parts = [
-        other_share(value, share, recipe.xor_values).reshape(-1)
-        for value, share in zip(derived, shares, strict=True)
-    ]
-    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
+    corrections = first[hidden:]  # party 0's shares of the values, each of which makes way for party 1's
+    shares = split(corrections, recipe.values())
+    without = torch.bitwise_xor if recipe.xor_values else torch.sub
+    for value, share in zip(recipe.derive(masks, kept), shares, strict=True):
+        without(value, share, out=share)
+    return corrections
 
 
 def shares(

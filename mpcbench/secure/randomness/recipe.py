@@ -121,10 +121,5 @@ def joined(first: torch.Tensor, second: torch.Tensor, xor: bool) -> torch.Tensor
     return first ^ second if xor else first + second
 
 
-def other_share(value: torch.Tensor, share: torch.Tensor, xor: bool) -> torch.Tensor:
-    """The share that belongs with ``share``."""
-    return value ^ share if xor else value - share
-
-
 def _total(sizes: Sequence[Size]) -> int:
     return sum(math.prod(size) for size in sizes)

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from mpcbench.secure.randomness.recipe import Kept, Recipe, Size
-from mpcbench.secure.trig import PHASE_BITS, PHASE_BYTES, chunks, harmonics
+from mpcbench.secure.trig import PHASE_BITS, PHASE_BYTES, waves
 
 Harmonics = Annotated[int, Field(ge=1, le=1024)]
 LogPeriod = Annotated[int, Field(ge=3, le=64)]
@@ -42,12 +42,3 @@ class Trig(Recipe):
 
     def derive(self, masks: list[torch.Tensor], kept: Kept) -> list[torch.Tensor]:
         return waves(masks[0], PHASE_BITS, self.harmonics, self.trig_bits)
-
-
-def waves(masks: torch.Tensor, log_period: int, count: int, trig_bits: int) -> list[torch.Tensor]:
-    """cos and sin of 2 pi k r / 2^log_period for ``masks`` r (n,) and k = 1 to ``count``, (count, n)."""
-    made = [torch.empty(count, masks.numel(), dtype=torch.int64) for _ in range(2)]
-    for part in chunks(masks.numel(), count):
-        for out, wave in zip(made, harmonics(masks[part], log_period, count), strict=True):
-            out[:, part] = wave.mul_(2.0**trig_bits).round_()
-    return made

@@ -15,6 +15,7 @@ import torch
 
 import mpcbench
 from mpcbench.errors import PeerError
+from mpcbench.secure import trig
 from mpcbench.secure.randomness.dealing import correction, from_request
 from mpcbench.secure.randomness.prg import SEED_BYTES, fixed_seeds, fresh_seed
 from mpcbench.secure.randomness.recipe import Kept
@@ -101,6 +102,7 @@ def serve(link: Link, seeds: tuple[bytes, bytes]) -> int:
 
     Raises PeerError when the party goes away before, or asks for what no dealer can make.
     """
+    trig.prepare()
     kept, sent = Kept(), 0
     phase = _SETTING_UP
     link.phase = lambda: phase

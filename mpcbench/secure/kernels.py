@@ -1,0 +1,88 @@
+"""Loops over shares, masks and cosines that stay in a core's cache, compiled by Numba.
+
+PyTorch would make a dozen passes over memory for each of them, and take six times as long; series are most of
+what parties compute online. Numba keeps IEEE arithmetic as it is written unless it is asked for less: nothing
+is reordered or fused, so that two parties round alike. Integers wrap modulo 2^64.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Reals = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+BLOCK = 1024
+"""Elements of which all harmonics are taken at once: what is kept of them fits into the first cache."""
+
+_SINE = tuple((-1.0) ** i / math.factorial(2 * i + 1) for i in range(9))
+_COSINE = tuple((-1.0) ** i / math.factorial(2 * i) for i in range(9))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _turned(value: int, log_period: int) -> tuple[float, float]:
+    """cos and sin of 2 pi value / 2^log_period: of the rest beside the nearest quarter turn, by Taylor."""
+    quarter = log_period - 2
+    nearest = ((value >> (quarter - 1)) + 1) >> 1
+    angle = np.float64(value - (nearest << quarter)) * (math.pi / 2 * 0.5**quarter)
+    square = angle * angle
+    sine, cosine = _SINE[8], _COSINE[8]
+    for i in range(7, -1, -1):
+        sine = sine * square + _SINE[i]
+        cosine = cosine * square + _COSINE[i]
+    sine *= angle
+    across = -sine if nearest & 1 else cosine
+    up = cosine if nearest & 1 else sine
+    return (-across, -up) if nearest & 2 else (across, up)
+
+
+@njit(cache=True, nogil=True)
+def circle(phases: Integers, log_period: int, cosines: Reals, sines: Reals) -> None:
+    """cos and sin of 2 pi p / 2^log_period, all (n,)."""
+    for j in range(len(phases)):
+        cosines[j], sines[j] = _turned(phases[j], log_period)
+
+
+@njit(cache=True, nogil=True)
+def waves(phases: Integers, log_period: int, scale: float, cosines: Integers, sines: Integers) -> None:
+    """``scale`` times cos and sin of all harmonics, rounded: phases (n,), the rest (harmonics, n)."""
+    c1, s1, c, s = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+    for start in range(0, len(phases), BLOCK):
+        count = min(BLOCK, len(phases) - start)
+        for i in range(count):
+            c1[i], s1[i] = _turned(phases[start + i], log_period)
+            c[i], s[i] = c1[i], s1[i]
+        for k in range(len(cosines)):
+            for i in range(count):
+                cosines[k, start + i] = np.int64(np.rint(c[i] * scale))
+                sines[k, start + i] = np.int64(np.rint(s[i] * scale))
+                c[i], s[i] = c[i] * c1[i] - s[i] * s1[i], s[i] * c1[i] + c[i] * s1[i]
+
+
+@njit(cache=True, nogil=True)
+def combine(
+    phases: Integers, log_period: int, a: Reals, b: Reals, cosines: Integers, sines: Integers, sums: Integers
+) -> None:
+    """The sums over k of round(a_k cos kp + b_k sin kp) C_k + round(b_k cos kp - a_k sin kp) S_k, (n,).
+
+    a, b: (harmonics,); C, S: (harmonics, n), integers.
+    """
+    c1, s1, c, s = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+    total = np.empty(BLOCK, np.int64)
+    for start in range(0, len(phases), BLOCK):
+        count = min(BLOCK, len(phases) - start)
+        for i in range(count):
+            c1[i], s1[i] = _turned(phases[start + i], log_period)
+            c[i], s[i], total[i] = c1[i], s1[i], 0
+        for k in range(len(cosines)):
+            for i in range(count):
+                to_cosine = np.int64(np.rint(c[i] * a[k] + s[i] * b[k]))
+                to_sine = np.int64(np.rint(c[i] * b[k] - s[i] * a[k]))
+                total[i] += to_cosine * cosines[k, start + i] + to_sine * sines[k, start + i]
+                c[i], s[i] = c[i] * c1[i] - s[i] * s1[i], s[i] * c1[i] + c[i] * s1[i]
+        for i in range(count):
+            sums[start + i] = total[i]
