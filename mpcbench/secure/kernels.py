@@ -8,6 +8,8 @@ is reordered or fused, so that two parties round alike. Integers wrap modulo 2^6
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numba import njit
@@ -16,6 +18,18 @@ from numpy.typing import NDArray
 Reals = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def compiled(function: Function) -> Function:
+    """``function``, compiled at its first call and kept beside Python's own byte code, or in the user's cache
+    folder; where neither can be written, it is compiled once a process."""
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:
+        return njit(nogil=True)(function)
+
+
 BLOCK = 1024
 """Elements of which all harmonics are taken at once: what is kept of them fits into the first cache."""
 
@@ -23,7 +37,7 @@ _SINE = tuple((-1.0) ** i / math.factorial(2 * i + 1) for i in range(9))
 _COSINE = tuple((-1.0) ** i / math.factorial(2 * i) for i in range(9))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled
 def _turned(value: int, log_period: int) -> tuple[float, float]:
     """cos and sin of 2 pi value / 2^log_period: of the rest beside the nearest quarter turn, by Taylor."""
     quarter = log_period - 2
@@ -40,14 +54,14 @@ def _turned(value: int, log_period: int) -> tuple[float, float]:
     return (-across, -up) if nearest & 2 else (across, up)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def circle(phases: Integers, log_period: int, cosines: Reals, sines: Reals) -> None:
     """cos and sin of 2 pi p / 2^log_period, all (n,)."""
     for j in range(len(phases)):
         cosines[j], sines[j] = _turned(phases[j], log_period)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def waves(phases: Integers, log_period: int, scale: float, cosines: Integers, sines: Integers) -> None:
     """``scale`` times cos and sin of all harmonics, rounded: phases (n,), the rest (harmonics, n)."""
     c1, s1, c, s = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
@@ -63,7 +77,7 @@ def waves(phases: Integers, log_period: int, scale: float, cosines: Integers, si
                 c[i], s[i] = c[i] * c1[i] - s[i] * s1[i], s[i] * c1[i] + c[i] * s1[i]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def combine(
     phases: Integers, log_period: int, a: Reals, b: Reals, cosines: Integers, sines: Integers, sums: Integers
 ) -> None:
