@@ -15,7 +15,8 @@ MAX_REPETITIONS = 10_000
 class Hello:
     """What a party says of itself. The client (party 1) fills in the workload, the model owner leaves
     it at zero and follows. ``new_tokens`` asks for so many tokens of text, 0 for one forward pass;
-    ``fixed_seeds`` is 0 but in tests, see :func:`mpcbench.secure.randomness.prg.fix_seeds`."""
+    ``fixed_seeds`` is 0 but in tests, see :func:`mpcbench.secure.randomness.prg.fix_seeds`; ``arithmetic`` is
+    :func:`mpcbench.secure.trig.fingerprint`."""
 
     version: str
     rank: int
@@ -29,6 +30,7 @@ class Hello:
     new_tokens: int = 0
     private_logits: bool = False
     fixed_seeds: int = 0
+    arithmetic: str = ""
 
 
 def greet(link: Link, mine: Hello, max_tokens: int) -> Hello:
@@ -47,7 +49,7 @@ def greet(link: Link, mine: Hello, max_tokens: int) -> Hello:
 def _read(message: dict[str, Any], peer: str) -> Hello:
     kinds = {"version": str, "rank": int, "sharing": str, "graph_sha256": str, "protocol_sha256": str,
              "tokens": int, "repetitions": int, "warmups": int, "network": str, "new_tokens": int,
-             "private_logits": bool, "fixed_seeds": int}  # fmt: skip
+             "private_logits": bool, "fixed_seeds": int, "arithmetic": str}  # fmt: skip
     if set(message) != set(kinds) or any(type(message[name]) is not kind for name, kind in kinds.items()):
         raise PeerError(f"{peer} greets in another format: install the same mpcbench on both sides.")
     return Hello(**message)
@@ -68,6 +70,8 @@ def _difference(mine: Hello, theirs: Hello, peer: str) -> str | None:
         return "the parties are to emulate different links: give both the same --network."
     if theirs.fixed_seeds != mine.fixed_seeds:
         return "the parties take their seeds from elsewhere: fix all seeds or none."
+    if theirs.arithmetic != mine.arithmetic:
+        return "the two machines round cosines differently: install the same version of numba on both."
     return None
 
 

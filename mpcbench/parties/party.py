@@ -39,6 +39,7 @@ from mpcbench.secure.series import Series, agree_by
 from mpcbench.secure.stored import StoredProvider
 from mpcbench.secure.substrate import install
 from mpcbench.secure.transport import Link
+from mpcbench.secure.trig import fingerprint
 
 T = TypeVar("T")
 ROLES = ("model owner", "client")
@@ -147,8 +148,9 @@ def _hello(job: Job, folder: ShareFolder) -> Hello:
     hashes = (folder.graph.sha256(), job.protocol.sha256())
     network = job.network.describe()
     mine = Hello(
-        mpcbench.__version__, job.rank, folder.sharing, *hashes, network=network, fixed_seeds=fixed_seeds()
-    )
+        mpcbench.__version__, job.rank, folder.sharing, *hashes, network=network,
+        fixed_seeds=fixed_seeds(), arithmetic=fingerprint(),
+    )  # fmt: skip
     if job.tokens is None:
         return mine
     return replace(

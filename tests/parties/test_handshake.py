@@ -40,6 +40,7 @@ DIFFERENT: dict[str, tuple[Callable[[Hello], Hello], str]] = {
     "protocol": (lambda hello: replace(hello, protocol_sha256="other"), "give both the same --protocol"),
     "network": (lambda hello: replace(hello, network="1 Gbit/s"), "give both the same --network"),
     "seeds": (lambda hello: replace(hello, fixed_seeds=7), "fix all seeds or none"),
+    "arithmetic": (lambda hello: replace(hello, arithmetic="other"), "the same version of numba on both"),
     "short": (lambda hello: replace(hello, tokens=1), "has 1 tokens, the model takes 2 to 128"),
     "long": (lambda hello: replace(hello, tokens=129), "has 129 tokens"),
     "no run": (lambda hello: replace(hello, repetitions=0), "repetitions must be 1 to 10000"),

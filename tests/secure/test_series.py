@@ -11,7 +11,7 @@ import torch
 from mpcbench.errors import UserError
 from mpcbench.secure.randomness.prg import fresh_seed, words
 from mpcbench.secure.series import FUNCTIONS, HARMONICS, Period, fit, fit_exactly, periods
-from mpcbench.secure.trig import circle, waves
+from mpcbench.secure.trig import circle, fingerprint, waves
 
 RANGES = {
     "exp": (-40.0, 0.25, 2e-5),
@@ -109,3 +109,8 @@ def test_opened_phase_does_not_depend_on_the_value() -> None:
         for bit in (0, 20, 32, 40, 62):
             share = float((d >> bit & 1).double().mean())
             assert abs(share - 0.5) < 6 * 0.5 / math.sqrt(1 << 14)
+
+
+def test_fingerprint_is_that_of_exact_arithmetic() -> None:
+    """The same on every machine: the digest of what additions and products of doubles give, one by one."""
+    assert fingerprint() == "27885614c986cad1"
