@@ -20,6 +20,7 @@ from transformers import LlamaForCausalLM
 
 from mpcbench.checkpoints import Checkpoint
 from mpcbench.distill.texts import Texts
+from mpcbench.errors import UserError
 from mpcbench.paths import cache_dir, whole_file
 from mpcbench.progress import Progress, silent
 
@@ -57,8 +58,11 @@ def self_texts(
     """``count`` passages (``SELF_PASSAGES`` unless given) of at most ``SELF_LENGTH`` tokens.
 
     Kept in the cache, under the name of the model's weights. Behind examples no passage comes twice, and
-    none is one of theirs; a model that repeats itself gives fewer.
+    none is one of theirs; a model that repeats itself gives fewer. Raises UserError when so many examples
+    and a passage may be longer than the model's positions.
     """
+    if alike is not None:
+        _fits(alike, original)
     count = count or SELF_PASSAGES
     words = f"-{alike.digest}" if alike else ""
     path = cache_dir() / "sampled" / f"{original.sha256[:24]}-{count}x{SELF_LENGTH}{words}.json"
@@ -74,6 +78,17 @@ def self_texts(
             part.write_text(json.dumps(passages), encoding="utf-8")
     passages = json.loads(path.read_text(encoding="utf-8"))
     return Texts.of(passages, f"{len(passages)} passages sampled from the model")
+
+
+def _fits(alike: Alike, original: Checkpoint) -> None:
+    between = len(original.tokenizer(BETWEEN, add_special_tokens=False)["input_ids"])
+    longest = sorted(map(len, alike.sequences))[-alike.examples :]
+    positions = original.model.config.max_position_embeddings
+    if sum(longest) + len(longest) * between + SELF_LENGTH > positions:
+        raise UserError(
+            f"{len(longest)} examples of up to {longest[-1]} tokens and a passage behind them do not fit "
+            f"into the model's {positions} positions: set own_text.examples to fewer."
+        )
 
 
 def _any(original: Checkpoint, count: int, progress: Progress) -> list[str]:
@@ -122,5 +137,5 @@ def _sample(model: LlamaForCausalLM, prompts: list[list[int]], temperature: floa
     return model.generate(
         input_ids=ids.to(model.device), attention_mask=real.to(model.device), do_sample=True, top_k=0,
         top_p=1.0, temperature=temperature, pad_token_id=model.config.eos_token_id or 0,
-        max_length=min(longest + room, model.config.max_position_embeddings),
+        max_length=longest + room,
     )  # fmt: skip

@@ -7,6 +7,7 @@ import torch
 
 from mpcbench.distill.data import training_texts
 from mpcbench.distill.own_text import BETWEEN, LEAST_WORDS, Alike, self_texts
+from mpcbench.errors import UserError
 from tests.distill.runs import checkpoint
 from tests.tiny import tiny_texts, tiny_tokenizer
 
@@ -67,6 +68,14 @@ def test_each_is_written_behind_as_many_examples_as_asked(monkeypatch):
         assert [prompt[end] for end in (6, 13, 20)] == [4] * 3 and len(prompt) == 21
         assert all(prompt[start : start + 6] in GIVEN for start in (0, 7, 14))
     assert all(first != second for first, second in pairwise(prompts))
+
+
+def test_examples_that_do_not_fit_are_refused():
+    original = checkpoint()
+    positions = original.model.config.max_position_embeddings
+    many = Alike([[4] * (positions // 2)] * 3, 2)
+    with pytest.raises(UserError, match=f"into the model's {positions} positions: set own_text.examples to"):
+        self_texts(original, count=1, alike=many)
 
 
 def test_a_passage_ends_where_the_next_begins(monkeypatch):
