@@ -11,8 +11,9 @@ RING_BYTES = RING_BITS // 8
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one call at one party: bytes it sends online, rounds, the tuples it consumes, and the bytes
-    of corrections that a dealer sends for them to party 1.
+    """Cost of one call at one party: bytes it sends online, rounds, the tuples it consumes, the bytes
+    of corrections that a dealer sends for them to party 1, and by how many bytes openings are narrower than
+    their masks.
 
     Costs of steps that depend on each other add up; ``beside`` joins two that share their rounds.
     """
@@ -21,14 +22,15 @@ class Cost:
     rounds: int = 0
     tuples: Counter[str] = field(default_factory=Counter)
     dealt_bytes: int = 0
+    narrowed_bytes: int = 0
 
     @property
     def unseeded_bytes(self) -> int:
         """What each party would be sent without seeds: masks and values in full.
 
-        Every opened element has a mask of its own, so that the masks are as large as the openings.
+        Every opened element has a mask of its own.
         """
-        return self.bytes_sent + self.dealt_bytes
+        return self.bytes_sent + self.narrowed_bytes + self.dealt_bytes
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -36,11 +38,15 @@ class Cost:
             self.rounds + other.rounds,
             self.tuples + other.tuples,
             self.dealt_bytes + other.dealt_bytes,
+            self.narrowed_bytes + other.narrowed_bytes,
         )
 
     def __mul__(self, times: int) -> Cost:
         tuples = Counter({kind: count * times for kind, count in self.tuples.items()})
-        return Cost(self.bytes_sent * times, self.rounds * times, tuples, self.dealt_bytes * times)
+        return Cost(
+            self.bytes_sent * times, self.rounds * times, tuples, self.dealt_bytes * times,
+            self.narrowed_bytes * times,
+        )  # fmt: skip
 
     __rmul__ = __mul__
 
@@ -50,6 +56,16 @@ def opening(elements: int, kind: str, tuples: int) -> Cost:
     one correction each."""
     counted = Counter({kind: tuples}) if tuples else Counter()
     return Cost(RING_BYTES * elements, 1, counted, RING_BYTES * tuples)
+
+
+def narrow_opening(elements: int, width: int) -> Cost:
+    """Both ways at once, ``width`` bytes of every element, whose mask is one of the ring."""
+    return Cost(width * elements, 1, narrowed_bytes=(RING_BYTES - width) * elements)
+
+
+def dealt(kind: str, values: int) -> Cost:
+    """``values`` tuples of ``kind``, a correction each."""
+    return Cost(0, 0, Counter({kind: values}), RING_BYTES * values)
 
 
 FREE = Cost()

@@ -9,6 +9,7 @@ a guard. Objects are never sent, so nothing is ever unpickled.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ import torch
 from mpcbench.compat import import_crypten
 from mpcbench.secure.guard import Guard
 from mpcbench.secure.ledger import Ledger
-from mpcbench.secure.packing import packed, unpacked
+from mpcbench.secure.packing import joined, packed, rounded_down
 from mpcbench.secure.transport import Link
 
 import_crypten()
@@ -55,13 +56,21 @@ class LinkCommunicator(Communicator):
         opened = [_combine(mine, other, op) for mine, other in zip(tensors, theirs, strict=True)]
         return opened if batched else opened[0]
 
-    def open_low(self, share: torch.Tensor, width: int) -> torch.Tensor:
-        """Open int64 shares (n,) modulo 2^(8 width), in one round and in so many bytes an element."""
-        self.guard.opening([share.shape])
-        mine = packed(share, width)
-        (theirs,) = self._exchange([mine])
-        low = unpacked(mine)
-        return low if theirs is None else (low + unpacked(theirs)) & ((1 << 8 * width) - 1)
+    def open_high(self, shares: Sequence[torch.Tensor], widths: Sequence[int]) -> list[torch.Tensor]:
+        """Open int64 shares in one round, sending so many of the highest bytes of each element.
+
+        Both parties' shares are rounded down to those bytes: each sum, modulo 2^64, is less by up to two of
+        their units, and its other bytes are zero.
+        """
+        self.guard.opening([share.shape for share in shares])
+        pairs = list(zip(shares, widths, strict=True))
+        theirs = self._exchange([s if w == BYTES_PER_ELEMENT else packed(s, w) for s, w in pairs])
+        return [
+            _combine(share, other, ReduceOp.SUM) if width == BYTES_PER_ELEMENT
+            else rounded_down(share, width) if other is None
+            else joined(share, other)
+            for (share, width), other in zip(pairs, theirs, strict=True)
+        ]  # fmt: skip
 
     def reduce(self, input: Any, dst: int, op: Any = ReduceOp.SUM, batched: bool = False) -> Any:
         """Open shares to party ``dst`` alone: one message, one round. Other parties get None."""

@@ -4,9 +4,8 @@ With d = x - r public, cos k(d + r) = cos kd cos kr - sin kd sin kr, and the sam
 public linear combination of what the dealer shares of r. Nothing is truncated: the value has
 ``trig_bits + public_bits`` fraction bits.
 
-A series asks for no more of x than its phase, x modulo the period. So each party drops the bits of its share
-that count whole turns, which loses nothing, and those finer than 2^-24 of a turn, which loses a carry, and
-opens the three bytes between. (Local truncation fails where shares wrap around; here that is a whole turn.)
+A series asks for no more of x than its phase, x modulo the period. Shares are scaled so that the ring is one
+turn, which drops the bits that count whole turns; of what is left the three highest bytes are opened.
 """
 
 from __future__ import annotations
@@ -26,15 +25,13 @@ from mpcbench.secure.trig import PHASE_BITS, PHASE_BYTES, combination
 
 
 def phase_of(share: torch.Tensor, bits: int, series: Series) -> torch.Tensor:
-    """Shares (n,) of x with ``bits`` fraction bits -> shares modulo 2^24 of its phase, to one unit.
+    """Shares (n,) of x with ``bits`` fraction bits -> shares of its phase, of which 2^64 is a turn.
 
     Raises ValueError where whole periods would not fill the ring.
     """
     if series.log_period + bits > RING_BITS:
         raise ValueError(f"a period of 2^{series.log_period + bits} does not fit into the ring")
-    surplus = series.log_period + bits - PHASE_BITS
-    turned = share * series.turns
-    return plus(turned, (1 << surplus) - 1) >> surplus if surplus > 0 else turned << -surplus
+    return share * series.turns << RING_BITS - series.log_period - bits
 
 
 def trig_cost(elements: int, series: Series) -> Cost:
@@ -49,8 +46,10 @@ def evaluate(
     """Shares (n,) of x -> shares of f(x) with ``trig_bits + public_bits`` fraction bits; one round."""
     recipe = Trig(size=(share.numel(),), harmonics=series.harmonics, trig_bits=trig_bits)
     mask, cosines, sines = provider().request(recipe)
-    public = communicator().open_low(phase_of(share, bits, series) - mask, PHASE_BYTES)
-    return combined(public, cosines, sines, PHASE_BITS, series, trig_bits, public_bits)
+    unsent = RING_BITS - PHASE_BITS
+    hidden = plus(phase_of(share, bits, series), (1 << unsent) - 1) - (mask << unsent)
+    (public,) = communicator().open_high([hidden], [PHASE_BYTES])
+    return combined(public, cosines, sines, RING_BITS, series, trig_bits, public_bits)
 
 
 def combined(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 Reals = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -100,3 +101,26 @@ def combine(
                 c[i], s[i] = c[i] * c1[i] - s[i] * s1[i], s[i] * c1[i] + c[i] * s1[i]
         for i in range(count):
             sums[start + i] = total[i]
+
+
+@compiled
+def pack(values: Integers, out: Bytes) -> None:
+    """The highest bytes of ``values`` (n,), as many as ``out`` (n, width) has room for."""
+    width = out.shape[1]
+    for j in range(len(values)):
+        word = values[j] >> (64 - 8 * width)
+        for i in range(width):
+            out[j, i] = word & 255
+            word >>= 8
+
+
+@compiled
+def join(values: Integers, packed: Bytes, sums: Integers) -> None:
+    """The highest bytes of ``values`` (n,) and those that were packed (n, width), added modulo 2^64."""
+    width = packed.shape[1]
+    rest = 64 - 8 * width
+    for j in range(len(values)):
+        word = 0
+        for i in range(width - 1, -1, -1):
+            word = (word << 8) | np.int64(packed[j, i])
+        sums[j] = ((values[j] >> rest) + word) << rest

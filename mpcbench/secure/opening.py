@@ -9,8 +9,11 @@ mask. So truncation costs nothing beyond an opening that is needed anyway, and n
 the bound B holds it cannot fail, and an element asks for a repetition with probability B 2^-63. (Where the
 bound does not hold it still fails with probability |y| 2^-64 only, as local truncation always does.)
 
-Adding 2^s - 1 before makes the error of both roundings zero on average; its standard deviation is 0.41
-units, its largest value one.
+The low bits of z are not looked at, so they need not be sent either. Of a value with 16 bits to lose each
+party sends the six highest bytes of its share: the sum is less by up to two units of the last bit sent.
+
+Adding 2^s - 1, and half of such a unit, before makes the error of all roundings zero on average; its standard
+deviation is 0.41 units where nothing else is lost, 0.5 at most where as many bits are dropped as are cut.
 """
 
 from __future__ import annotations
@@ -21,11 +24,15 @@ from typing import TypeVar
 
 import torch
 
+from mpcbench.cost.declared import RING_BYTES
 from mpcbench.secure.randomness.recipe import Recipe
 from mpcbench.secure.ring import plus
 from mpcbench.secure.substrate import communicator, provider
 
 T = TypeVar("T")
+CUT_BYTES = 6
+"""Bytes that are sent of an element that is cut by :data:`CUT_BITS` or more."""
+CUT_BITS = 8 * (RING_BYTES - CUT_BYTES)
 MAX_ATTEMPTS = 40
 """An opening that asks for more repetitions has a bound that is far too large."""
 
@@ -38,7 +45,8 @@ class Wrapped(Exception):
 class Cut:
     """How an opened value is truncated: by ``shift`` bits, knowing that its integer is below ``bound``.
 
-    ``first`` are a number of leading elements and a bound of their own.
+    ``first`` are a number of leading elements and a bound of their own. ``width`` bytes of it are sent, which
+    may leave out bits that are cut away, and no others.
 
     ``checked=False`` leaves out the check, as local truncation does: it then fails, unnoticed, with about
     half the probability with which the check would have asked for a repetition.
@@ -48,6 +56,17 @@ class Cut:
     bound: float = 2.0**55
     checked: bool = True
     first: tuple[int, float] | None = None
+    width: int = RING_BYTES
+
+    @property
+    def unsent(self) -> int:
+        """How many low bits are not sent."""
+        return 8 * (RING_BYTES - self.width)
+
+    @property
+    def rounding(self) -> int:
+        """What is added before, so that the opened value and its mask, both cut, are right on average."""
+        return (1 << self.shift) - 1 + (1 << self.unsent >> 1) if self.shift else 0
 
 
 EXACT = Cut()
@@ -89,11 +108,11 @@ def open_under(
     """Open values under the first masks, in one round; raises Wrapped if a truncation might fail."""
     cuts = cuts or [EXACT] * len(values)
     hidden = [
-        (plus(value, (1 << cut.shift) - 1) if cut.shift else value) - mask
+        (plus(value, cut.rounding) if cut.shift else value) - mask
         for value, cut, mask in zip(values, cuts, masks, strict=False)
     ]
     communicator().ledger.at_risk(repetition_chance(values, cuts))
-    public = communicator().all_reduce(hidden, batched=True)
+    public = communicator().open_high(hidden, [cut.width for cut in cuts])
     if any(may_have_wrapped(z, cut) for z, cut in zip(public, cuts, strict=True)):
         raise Wrapped
     return [z >> cut.shift if cut.shift else z for z, cut in zip(public, cuts, strict=True)]
@@ -115,7 +134,8 @@ def may_have_wrapped(z: torch.Tensor, cut: Cut) -> bool:
         return False
     flat = z.reshape(-1)
     elements, bound = cut.first or (0, 0.0)
-    return _near_edge(flat[:elements], bound) or _near_edge(flat[elements:], cut.bound)
+    lost = 2.0 * (1 << cut.unsent)
+    return _near_edge(flat[:elements], bound + lost) or _near_edge(flat[elements:], cut.bound + lost)
 
 
 def _near_edge(z: torch.Tensor, bound: float) -> bool:

@@ -19,8 +19,8 @@ MLP = {  # both parties, 32 tokens: MB online and rounds, by protocol, polynomia
     ("crypten", True): (46.202880, 2190.999552, 5),
     ("crypten-reuse", False): (41.189376, 295.174144, 27),
     ("crypten-reuse", True): (3.440640, 24.641536, 4),
-    ("frontier", False): (2.654208, 19.005440, 3),
-    ("frontier", True): (2.654208, 19.005440, 3),
+    ("frontier", False): (1.990656, 14.254080, 3),
+    ("frontier", True): (1.990656, 14.254080, 3),
 }
 
 

@@ -46,9 +46,12 @@ def test_reduce_opens_to_one_party_alone(both: Both) -> None:
     assert (opened == _sum(3, 4)).all()
 
 
-def test_low_bytes_are_opened_alone(both: Both) -> None:
-    for (value,) in _values(both, "low"):
-        assert (value == _sum(12) % 2**24).all()
+def test_high_bytes_are_opened_alone(both: Both) -> None:
+    for high, whole in _values(both, "high"):
+        assert (whole == _sum(2, 3)).all()
+        assert (high % 2**40 == 0).all()
+        lost = _sum(12) - high
+        assert (lost >= 0).all() and (lost < 2**41).all()
 
 
 def test_swap_is_an_exchange_and_no_opening(both: Both) -> None:
@@ -70,7 +73,7 @@ def test_empty_tensor_can_be_opened(both: Both) -> None:
         ("xor", (96, 96), 1, 1),
         ("batch", (56, 56), 1, 2),
         ("reduce", (96, 0), 1, 1),
-        ("low", (36, 36), 1, 1),
+        ("high", (84, 84), 1, 2),
         ("nothing", (0, 0), 1, 1),
         ("swap", (48, 48), 1, 0),
         ("barrier", (0, 0), 0, 0),
@@ -120,11 +123,11 @@ def test_one_party_opens_to_itself_and_sends_nothing() -> None:
     assert before.rounds >= 2
 
 
-def test_one_party_opens_low_bytes_to_itself() -> None:
+def test_one_party_opens_high_bytes_to_itself() -> None:
     with one_party() as communicator:
-        communicator.guard.issue([(3,)])
-        opened = communicator.open_low(torch.tensor([3, -4, 1 << 40]), 2)
-    assert opened.tolist() == [3, 2**16 - 4, 0]
+        communicator.guard.issue([(3,), (1,)])
+        high, whole = communicator.open_high([torch.tensor([3, -4, 5 << 48]), torch.tensor([7])], [2, 8])
+    assert (high.tolist(), whole.tolist()) == ([0, -(1 << 48), 5 << 48], [7])
 
 
 def test_opening_outside_every_scope_is_a_defect() -> None:

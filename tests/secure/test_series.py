@@ -93,7 +93,7 @@ def test_a_period_that_is_no_power_of_two_wraps_with_the_ring() -> None:
     values = torch.tensor([0, 1, 12345, -(1 << 40), (1 << 63) - 1])
     mask = words(fresh_seed(), 3, 5)
     one, two, both = (
-        [wave.double() * 2.0**-40 for wave in waves(77 * v, 20, 3, 40)] for v in (values - mask, mask, values)
+        [wave.double() * 2.0**-50 for wave in waves(77 * v, 20, 3, 50)] for v in (values - mask, mask, values)
     )
     assert (one[0] * two[0] - one[1] * two[1] - both[0]).abs().max() < 1e-12
     phase = 2 * math.pi * 77 * 12345 / 2.0**20

@@ -135,9 +135,9 @@ def _reduce(communicator: LinkCommunicator) -> torch.Tensor | None:
     return communicator.reduce(mine(communicator.rank, 3, 4), dst=1)
 
 
-def _low(communicator: LinkCommunicator) -> torch.Tensor:
-    communicator.guard.issue([(12,)])
-    return communicator.open_low(mine(communicator.rank, 12), 3)
+def _high(communicator: LinkCommunicator) -> list[torch.Tensor]:
+    communicator.guard.issue([(12,), (2, 3)])
+    return communicator.open_high([mine(communicator.rank, 12), mine(communicator.rank, 2, 3)], [3, 8])
 
 
 def _nothing(communicator: LinkCommunicator) -> torch.Tensor:
@@ -171,7 +171,7 @@ MOVES: dict[str, Callable[[LinkCommunicator], Any]] = {
     "xor": _xor,
     "batch": _batch,
     "reduce": _reduce,
-    "low": _low,
+    "high": _high,
     "nothing": _nothing,
     "swap": _swap,
     "barrier": _barrier,

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from pydantic import Field
 
-from mpcbench.cost.declared import RING_BYTES, Cost
+from mpcbench.cost.declared import Cost, dealt, narrow_opening
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.evaluate import amplitudes
-from mpcbench.secure.opening import EXACT, Cut, Wrapped, may_have_wrapped, open_under, opened, repeated
+from mpcbench.secure.opening import CUT_BYTES, Cut, Wrapped, may_have_wrapped, open_under, opened, repeated
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.crypten_glu import QuadraticGLU as StockQuadraticGLU
 from mpcbench.secure.operators.crypten_glu import SwiGLU as StockSwiGLU
 from mpcbench.secure.operators.masked_linear import MaskedWeight, mask_cost, mask_weight
-from mpcbench.secure.operators.ranges import cut, largest
+from mpcbench.secure.operators.ranges import Operand, largest, operand
 from mpcbench.secure.randomness.activations import QuadraticGLU as QuadraticRecipe
 from mpcbench.secure.randomness.activations import SwiGLU as SwiGLURecipe
-from mpcbench.secure.ring import bits_of, plus, rescaled, wrap
+from mpcbench.secure.ring import plus, rescaled, wrap
 from mpcbench.secure.series import Series, fit, periods
 from mpcbench.secure.substrate import provider
 from mpcbench.secure.trig import combination
@@ -38,10 +37,10 @@ class OneRound(Operator):
         margin: float = Field(default=1.25, ge=1.0)
         truncation: str = Field(default="checked", pattern="^(checked|local)$")
 
-    def _cuts(self, node: Node, inputs: Sequence[Any]) -> list[Cut]:
+    def _operands(self, node: Node, inputs: Sequence[Any]) -> list[Operand]:
         p = self.params
         return [
-            cut(node, name, value, p.input_bits, p.margin, p.truncation == "checked")
+            operand(node, name, value, p.input_bits, p.margin, p.truncation == "checked")
             for name, value in zip(("gate", "up"), inputs, strict=True)
         ]
 
@@ -70,16 +69,16 @@ class QuadraticGLU(OneRound):
 
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         n = math.prod(inputs[0])
-        return Cost(RING_BYTES * 2 * n, 1, Counter(quadratic_glu=5 * n), RING_BYTES * 5 * n)
+        return narrow_opening(2 * n, CUT_BYTES) + dealt("quadratic_glu", 5 * n)
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         offset: MaskedWeight = weights[0]
-        cuts = self._cuts(node, inputs)
-        gate_bits, up_bits = (bits_of(v) - how.shift for v, how in zip(inputs, cuts, strict=True))
-        lift = 2 * gate_bits - offset.bits
+        operands, bits = self._operands(node, inputs), self.params.input_bits
+        cuts = [each.cut for each in operands]
+        lift = 2 * bits - offset.bits
         if lift < 0:
             raise ValueError(f"{self.name} needs inputs of at least {offset.bits // 2} fraction bits")
-        shares = [value.share.reshape(-1, value.size(-1)) for value in inputs]
+        shares = [each.share.reshape(-1, each.share.shape[-1]) for each in operands]
         recipe = QuadraticRecipe(
             size=tuple(shares[0].shape),
             shifts=tuple(how.shift for how in cuts),
@@ -91,7 +90,7 @@ class QuadraticGLU(OneRound):
         d_mask = (offset.share << lift) - plus(torch.zeros_like(e), e)  # this party's share of D
         value = y * (2 * x * a + square + d_mask) + (x * x + e) * b + 2 * x * both + last
         value = plus(value, (x * x + e) * y)
-        return wrap(value.reshape(inputs[0].size()), 2 * gate_bits + up_bits)
+        return wrap(value.reshape(inputs[0].size()), 3 * bits)
 
 
 class SwiGLU(OneRound):
@@ -122,29 +121,26 @@ class SwiGLU(OneRound):
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         n = math.prod(inputs[0])
         tuples = n * (3 + 4 * self._series(node).harmonics)
-        return Cost(RING_BYTES * 2 * n, 1, Counter(swiglu=tuples), RING_BYTES * tuples)
+        return narrow_opening(2 * n, CUT_BYTES) + dealt("swiglu", tuples)
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
-        p, series, cuts = self.params, self._series(node), self._cuts(node, inputs)
-        gate_bits, up_bits = (bits_of(v) - how.shift for v, how in zip(inputs, cuts, strict=True))
-        shares = [value.share.reshape(-1) for value in inputs]
+        p, series, operands = self.params, self._series(node), self._operands(node, inputs)
+        shares = [each.share.reshape(-1) for each in operands]
+        gate, up = (each.cut for each in operands)
         recipe = SwiGLURecipe(
-            size=tuple(shares[0].shape), shifts=tuple(how.shift for how in cuts),
-            harmonics=series.harmonics, log_period=series.log_period + bits_of(inputs[0]),
+            size=tuple(shares[0].shape), shifts=(gate.shift, up.shift), harmonics=series.harmonics,
+            log_period=series.log_period + p.input_bits + gate.shift,
             trig_bits=p.trig_bits, turns=series.turns,
         )  # fmt: skip
-        # The series needs g whole: gate is opened exactly, and cut here. What rounding added is taken off.
-        whole = EXACT
-        (z, y), (_, _, a, b, both, *waves) = _opened_whole(recipe, shares, [whole, cuts[1]], cuts[0])
-        x = z >> cuts[0].shift
+        (z, y), (_, _, a, b, both, *waves) = _opened_whole(recipe, shares, gate, up)
+        x = z >> gate.shift
         bits = p.trig_bits + p.public_bits
         linear = plus(x * b + y * a + both, x * y)
-        even = _even_part(
-            (z - (1 << cuts[0].shift) + 1) * series.turns, y, b, waves, recipe.log_period, series,
-            p.public_bits, bits,
-        )  # fmt: skip
-        value = even + rescaled(linear, gate_bits + 1, bits)
-        return wrap(value.reshape(inputs[0].size()), bits + up_bits)
+        # For the series what rounding added is taken off, and what was not sent is added on average.
+        phase = (z - gate.rounding + (1 << gate.unsent) - 1) * series.turns
+        even = _even_part(phase, y, b, waves, recipe.log_period, series, p.public_bits, bits)
+        value = even + rescaled(linear, p.input_bits + 1, bits)
+        return wrap(value.reshape(inputs[0].size()), bits + p.input_bits)
 
     def _series(self, node: Node) -> Series:
         reach = max(4.0, largest(node, "gate") * self.params.margin)
@@ -153,14 +149,15 @@ class SwiGLU(OneRound):
         return fit("silu_even", -reach, reach, periods(-reach, reach), self.params.trig_bits, tolerance)
 
 
-def _opened_whole(recipe: SwiGLURecipe, shares: list, cuts: list[Cut], gate_cut: Cut) -> tuple:
-    """As :func:`~mpcbench.secure.opening.opened`, where gate is checked as for its cut but not cut."""
+def _opened_whole(recipe: SwiGLURecipe, shares: list, gate: Cut, up: Cut) -> tuple:
+    """As :func:`~mpcbench.secure.opening.opened`, where gate is sent and checked as for its cut but not cut:
+    the series needs more of it."""
 
     def step(again: bool) -> tuple:
         tuples = provider().request(recipe, again)
-        gate = plus(shares[0], (1 << gate_cut.shift) - 1) if gate_cut.shift else shares[0]
-        public = open_under([gate, shares[1]], tuples, cuts)
-        if may_have_wrapped(public[0], gate_cut):
+        rounded = plus(shares[0], gate.rounding)
+        public = open_under([rounded, shares[1]], tuples, [Cut(width=gate.width), up])
+        if may_have_wrapped(public[0], gate):
             raise Wrapped
         return public, tuples
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from mpcbench.cost.declared import FREE, RING_BYTES, Cost
+from mpcbench.cost.declared import FREE, RING_BYTES, Cost, narrow_opening
 from mpcbench.graph.interpreter import rope_tables, rotated
 from mpcbench.graph.secure_graph import Node
-from mpcbench.secure.opening import Cut, opened
+from mpcbench.secure.opening import CUT_BYTES, Cut, opened
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.frontier_cache import product as cached_product
-from mpcbench.secure.operators.ranges import cut
+from mpcbench.secure.operators.ranges import operand
 from mpcbench.secure.randomness.linear import Matmul as MatmulRecipe
 from mpcbench.secure.randomness.linear import scattered, seen_entries, seen_positions
 from mpcbench.secure.ring import bits_of, plus, wrap
@@ -67,20 +67,25 @@ class Matmul(Operator):
         sent = batch * (entries + fresh)
         products = batch * left[-2] * right[-1]
         kind = "cached_matmul" if "slot" in node.attrs else "matmul"
-        return Cost(RING_BYTES * sent, 1, Counter({kind: products}), RING_BYTES * (sent + products))
+        tuples = Cost(0, 0, Counter({kind: products}), RING_BYTES * (sent + products))
+        return narrow_opening(sent, CUT_BYTES) + tuples
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         if node.attrs.get("normed"):
             inputs = [inputs[0], inputs[1].normed]
-        cuts = [self._cut(node, name, x) for name, x in zip(("left", "right"), inputs, strict=True)]
-        left, right = (x.share.reshape(-1, *x.size()[-2:]) for x in inputs)
-        bits = [bits_of(value) - how.shift for value, how in zip(inputs, cuts, strict=True)]
+        p = self.params
+        operands = [
+            operand(node, name, x, p.input_bits, p.margin, p.truncation == "checked")
+            for name, x in zip(("left", "right"), inputs, strict=True)
+        ]
+        left, right = (each.share.reshape(-1, *each.share.shape[-2:]) for each in operands)
+        cuts = [each.cut for each in operands]
         cache = getattr(inputs[1], "cache", None)
         if cache is not None:
-            result = cached_product(node, left, right, cache, cuts, bits[1])
+            result = cached_product(node, left, right, cache, cuts, p.input_bits)
         else:
             result = self._product(node, left, right, cuts)
-        return _scaled(result.reshape(*inputs[0].size()[:-1], -1), sum(bits), node.attrs.get("scale"))
+        return _scaled(result.reshape(*inputs[0].size()[:-1], -1), 2 * p.input_bits, node.attrs.get("scale"))
 
     def _product(self, node: Node, left: torch.Tensor, right: torch.Tensor, cuts: list[Cut]) -> torch.Tensor:
         groups = node.attrs.get("groups", 0)
@@ -96,10 +101,6 @@ class Matmul(Operator):
             x, a = scattered(x, tuple(left.shape), groups), scattered(a, tuple(left.shape), groups)
         # (x + a)(y + b): the party that adds the public product computes x (y + b) in one go.
         return torch.matmul(x, plus(b, y)) + torch.matmul(a, y) + product
-
-    def _cut(self, node: Node, name: str, value: Any) -> Cut:
-        p = self.params
-        return cut(node, name, value, p.input_bits, p.margin, p.truncation == "checked")
 
 
 def _scaled(share: torch.Tensor, bits: int, scale: float | None) -> Any:

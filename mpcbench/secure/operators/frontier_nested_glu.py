@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from mpcbench.cost.declared import FREE, RING_BYTES, Cost
+from mpcbench.cost.declared import FREE, Cost, dealt, narrow_opening
 from mpcbench.graph.secure_graph import Node
-from mpcbench.secure.opening import Cut, open_under, repeated
+from mpcbench.secure.opening import CUT_BITS, CUT_BYTES, Cut, open_under, repeated
 from mpcbench.secure.operators.base import Sample, Shape
 from mpcbench.secure.operators.crypten_glu import NestedGLU as StockNestedGLU
 from mpcbench.secure.operators.crypten_glu import PolynomialGLU as StockPolynomialGLU
@@ -55,16 +54,15 @@ class NestedGLU(OneRound):
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         n = math.prod(inputs[0])
         values = n * nested_values(node.attrs["degree"] == 4)
-        return Cost(RING_BYTES * 3 * n, 2, Counter(nested_glu=values), RING_BYTES * values)
+        return narrow_opening(2 * n, CUT_BYTES) + narrow_opening(n, CUT_BYTES) + dealt("nested_glu", values)
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
-        cuts = self._cuts(node, inputs)
-        bits = self.params.input_bits
-        shares = [value.share.reshape(-1, value.size(-1)) for value in inputs]
-        for index, value in enumerate(inputs):
-            shares[index] = rescaled(shares[index], bits_of(value), max(bits, bits_of(value)))
+        operands, bits = self._operands(node, inputs), self.params.input_bits
+        cuts = [each.cut for each in operands]
+        shares = [each.share.reshape(-1, each.share.shape[-1]) for each in operands]
         reach = (largest(node, "gate") * self.params.margin) ** 2 + 16
-        inner = Cut(bits, reach * 4.0**bits, cuts[0].checked)
+        lift = max(0, CUT_BITS - bits)
+        inner = Cut(bits + lift, reach * 2.0 ** (2 * bits + lift), cuts[0].checked, width=CUT_BYTES)
         recipe = Recipe(
             size=tuple(shares[0].shape), shifts=(cuts[0].shift, cuts[1].shift, inner.shift),
             constants=tuple(weight.number for weight in weights[1:]),
@@ -76,7 +74,7 @@ class NestedGLU(OneRound):
             x, y = open_under(shares, tuples, cuts)
             a, square = tuples[3], tuples[6]
             w = plus(2 * x * a + square + centre, x * x)
-            (z,) = open_under([w], tuples[2:], [inner])
+            (z,) = open_under([w << lift], tuples[2:], [inner])
             return _combined(x, y, z, tuples[3:], weights[1:], bits)
 
         return wrap(repeated(step).reshape(inputs[0].size()), 3 * bits)

@@ -17,13 +17,20 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from mpcbench.cost.declared import RING_BYTES, Cost
+from mpcbench.cost.declared import RING_BYTES, Cost, narrow_opening
 from mpcbench.errors import UserError
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.evaluate import combined
-from mpcbench.secure.opening import EXACT, Cut, open_under, repeated
+from mpcbench.secure.opening import CUT_BITS, CUT_BYTES, EXACT, Cut, open_under, repeated
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
-from mpcbench.secure.operators.inverse_root import PUBLIC_BITS, TRIG_BITS, Layout, layout
+from mpcbench.secure.operators.inverse_root import (
+    NORM_BITS,
+    NORM_BYTES,
+    PUBLIC_BITS,
+    TRIG_BITS,
+    Layout,
+    layout,
+)
 from mpcbench.secure.operators.masked_linear import FrontierLinear, read
 from mpcbench.secure.operators.ranges import magnitude
 from mpcbench.secure.randomness.attention import ROOM, pairs, products, rotation, turned
@@ -81,12 +88,13 @@ class SumSquares(FrontierLinear):
         rows, width = inputs[0][-2:]
         products = rows * sum(shape[0] for shape in weights)
         dealt = products + rows + rows * width
-        return Cost(RING_BYTES * rows * width, 1, Counter(linear=products + rows), RING_BYTES * dealt)
+        tuples = Cost(0, 0, Counter(linear=products + rows), RING_BYTES * dealt)
+        return narrow_opening(rows * width, NORM_BYTES) + tuples
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         x, plan = inputs[0], layout(node)
         share, bits, wanted = x.share.reshape(-1, x.size(-1)), bits_of(x), plan.plan.x_bits
-        lift = max(1, wanted + 1 - bits)  # one more at least, so that something is cut
+        lift = max(0, wanted + NORM_BITS - bits)
         bits += lift
         shift, width = bits - wanted, share.shape[1]
         share = share << lift
@@ -94,7 +102,7 @@ class SumSquares(FrontierLinear):
         share[0] = plus(share[0], (1 << shift + plan.scale) - (1 << shift))
         bound = math.sqrt(plan.high * width) * 2.0**bits
         first = (width, bound * 2.0**plan.scale)
-        how = Cut(shift, bound, self.params.truncation == "checked", first)
+        how = Cut(shift, bound, self.params.truncation == "checked", first, NORM_BYTES)
         x.reading, (mask, sums) = read(share, wanted, how, weights, plan.scale)
         public = x.reading.public
         total = 2 * (public * mask).sum(1) + sums
@@ -140,8 +148,12 @@ class NormedScores(Operator):
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         *_, heads, tokens, dim = inputs[2]
         recipe = self._recipe(node, inputs[1][1] // heads, (heads, tokens, dim), (0.0,) * (dim // 2))
-        sent = recipe.mask_bytes()
-        return Cost(sent, 2, Counter(normed_scores=recipe.count()), RING_BYTES * recipe.value_words())
+        per_row = 2 * tokens
+        first = narrow_opening(recipe.mask_words() - per_row - heads * recipe.entries, CUT_BYTES)
+        second = narrow_opening(heads * recipe.entries, CUT_BYTES)
+        return first + second + Cost(RING_BYTES * per_row) + Cost(
+            0, 0, Counter(normed_scores=recipe.count()), RING_BYTES * recipe.value_words()
+        )  # fmt: skip
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         squares, *projected = inputs
@@ -190,6 +202,7 @@ class NormedScores(Operator):
                 have - operand_bits,
                 math.sqrt(2 * plan.high) * margin * magnitude(node, name) * 2.0**have,
                 checked,
+                width=CUT_BYTES,
             )
             for name in ("query", "key", "value")
         ]
@@ -198,9 +211,12 @@ class NormedScores(Operator):
         largest_score = margin * magnitude(node, "scores")
         score_bits = _score_bits(node, plan, operand_bits, root_bits, largest_score, tokens)
         later = [
-            Cut(2 * operand_bits - score_bits, largest_score * plan.high * 4.0**operand_bits, checked),
+            Cut(
+                2 * operand_bits - score_bits, largest_score * plan.high * 4.0**operand_bits, checked,
+                width=CUT_BYTES,
+            ),
             Cut(plan.plan.made_bits - root_bits, 2 * largest_root, checked),
-        ]
+        ]  # fmt: skip
         return Formats(lift, operand_bits, score_bits, root_bits, operands, later)
 
 
@@ -216,7 +232,7 @@ def _score_bits(
             f"{node.module} has mean squares from {plan.low:.3g} to {plan.high:.3g}, too far apart for "
             f"{NormedScores.name} with {tokens} tokens: leave it out of the protocol file."
         )
-    return min(wanted, room, 2 * operand_bits - 1)
+    return min(wanted, room, 2 * operand_bits - CUT_BITS)
 
 
 def _eps(node: Node, plan: Layout, tokens: int) -> torch.Tensor:

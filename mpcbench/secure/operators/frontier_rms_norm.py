@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from mpcbench.cost.declared import RING_BYTES, Cost
+from mpcbench.cost.declared import RING_BYTES, Cost, narrow_opening
 from mpcbench.errors import UserError
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.evaluate import combined
 from mpcbench.secure.opening import Cut, open_under, repeated
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.crypten_rms_norm import RMSNorm as StockRMSNorm
-from mpcbench.secure.operators.inverse_root import PUBLIC_BITS, TRIG_BITS, Plan, plan
+from mpcbench.secure.operators.inverse_root import NORM_BITS, NORM_BYTES, PUBLIC_BITS, TRIG_BITS, Plan, plan
 from mpcbench.secure.operators.ranges import span
 from mpcbench.secure.randomness.activations import Norm
 from mpcbench.secure.ring import bits_of, plus, rescaled, wrap
@@ -59,8 +59,10 @@ class RMSNorm(Operator):
             n, k = part.stop - part.start, kind.series.harmonics
             tuples += 2 * n * (width + k + 1)
             dealt += 2 * n * (width + k + 1)
-        sent = rows * (width + 2)
-        return Cost(RING_BYTES * sent, 3, Counter(norm=tuples), RING_BYTES * dealt)
+        per_row = Cost(2 * RING_BYTES * rows, 2)
+        return narrow_opening(rows * width, NORM_BYTES) + per_row + Cost(
+            0, 0, Counter(norm=tuples), RING_BYTES * dealt
+        )  # fmt: skip
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         if weights:
@@ -83,10 +85,11 @@ class RMSNorm(Operator):
         checked = self.params.truncation == "checked"
         tuples, values, cuts, root_cuts = [], [], [], []
         for part, kind in kinds:
-            lift = max(0, kind.x_bits - bits)
+            lift = max(0, kind.x_bits + NORM_BITS - bits)
             cut = Cut(
-                bits + lift - kind.x_bits, self._bound(node, part, share.shape[1], bits + lift), checked
-            )
+                bits + lift - kind.x_bits, self._bound(node, part, share.shape[1], bits + lift), checked,
+                width=NORM_BYTES,
+            )  # fmt: skip
             highest = 2.0**kind.made_bits / math.sqrt(self._lowest(node, part))
             root_cut = Cut(kind.made_bits - kind.root_bits, 2 * highest, checked)
             values.append(share[part] << lift)

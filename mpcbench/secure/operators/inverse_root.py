@@ -6,11 +6,16 @@ import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from mpcbench.cost.declared import RING_BYTES
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.operators.ranges import span
 from mpcbench.secure.series import Period, Series, fit
 
 TRIG_BITS, PUBLIC_BITS = 22, 18
+NORM_BYTES = 7
+"""Bytes that are sent of an element of x: its bound is that of a whole row, which leaves no room to give it
+more bits only to cut them."""
+NORM_BITS = 8 * (RING_BYTES - NORM_BYTES)
 SIGNIFICANT = 14
 """Bits of x and of the inverse root that are kept below the leading one."""
 TOP = 0.8

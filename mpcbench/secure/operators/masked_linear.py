@@ -11,16 +11,16 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 
-from mpcbench.cost.declared import FREE, RING_BYTES, Cost
+from mpcbench.cost.declared import FREE, RING_BYTES, Cost, narrow_opening
 from mpcbench.graph.secure_graph import Node
-from mpcbench.secure.opening import EXACT, Cut, opened
+from mpcbench.secure.opening import CUT_BYTES, EXACT, Cut, opened
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
-from mpcbench.secure.operators.ranges import cut
+from mpcbench.secure.operators.ranges import Operand, operand
 from mpcbench.secure.randomness.linear import Linear as LinearRecipe
 from mpcbench.secure.randomness.linear import WeightMask
 from mpcbench.secure.ring import bits_of, matmul, rescaled, truncated_locally, wrap
@@ -97,6 +97,8 @@ class ReuseLinear(Operator):
     error = 2e-3
     groups_linears = True
     cuts_locally = Operator.cuts_locally | {"linear"}
+    opened_bytes: ClassVar[int] = RING_BYTES
+    """Bytes a party sends of every element of the input."""
 
     @classmethod
     def sample(cls) -> Sample:
@@ -120,8 +122,8 @@ class ReuseLinear(Operator):
             return FREE
         m, k = math.prod(inputs[0][:-1]), inputs[0][-1]
         products = m * sum(shape[0] for shape in weights if len(shape) == 2)
-        return Cost(
-            RING_BYTES * m * k, 1, Counter(linear=products), RING_BYTES * (products + self._extra(m * k))
+        return narrow_opening(m * k, self.opened_bytes) + Cost(
+            0, 0, Counter(linear=products), RING_BYTES * (products + self._extra(m * k))
         )
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
@@ -135,11 +137,11 @@ class ReuseLinear(Operator):
         return wrap(y[0].reshape(*x.size()[:-1], -1), y[1])
 
     def _read(self, node: Node, x: Any, weights: list[MaskedWeight]) -> Reading:
-        share, how = x.share.reshape(-1, x.size(-1)), self._cut(node, x)
-        return read(share, bits_of(x) - how.shift, how, weights)[0]
+        opened = self._operand(node, x)
+        return read(opened.share.reshape(-1, x.size(-1)), opened.bits, opened.cut, weights)[0]
 
-    def _cut(self, node: Node, x: Any) -> Cut:
-        return EXACT
+    def _operand(self, node: Node, x: Any) -> Operand:
+        return Operand(x.share, EXACT, bits_of(x))
 
     def _extra(self, elements: int) -> int:
         return 0
@@ -162,6 +164,7 @@ class FrontierLinear(ReuseLinear):
     domain = "|x| within calibration times margin; |y| < 2^(63 - input_bits - f)"
     error = 4e-3
     cuts_locally = frozenset()
+    opened_bytes = CUT_BYTES
 
     class Params(Params):
         """``input_bits``: fraction bits to which the activation is cut; ``margin``: factor by which its
@@ -171,9 +174,9 @@ class FrontierLinear(ReuseLinear):
         margin: float = 2.0
         truncation: str = Field(default="checked", pattern="^(checked|local)$")
 
-    def _cut(self, node: Node, x: Any) -> Cut:
+    def _operand(self, node: Node, x: Any) -> Operand:
         p = self.params
-        return cut(node, "input", x, p.input_bits, p.margin, p.truncation == "checked")
+        return operand(node, "input", x, p.input_bits, p.margin, p.truncation == "checked")
 
     def _extra(self, elements: int) -> int:
         return elements

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
 
 from mpcbench.errors import UserError
 from mpcbench.graph.secure_graph import Node
-from mpcbench.secure.opening import Cut
-from mpcbench.secure.ring import bits_of
+from mpcbench.secure.opening import CUT_BITS, CUT_BYTES, Cut
+from mpcbench.secure.ring import bits_of, rescaled
 
 
 def span(node: Node, name: str) -> tuple[float, float]:
@@ -32,17 +34,27 @@ def largest(node: Node, name: str) -> float:
     return max(magnitude(node, found) for found in names)
 
 
-def cut(node: Node, name: str, value: Any, wanted: int, margin: float, checked: bool) -> Cut:
-    """How an opening cuts ``value`` to ``wanted`` fraction bits, knowing its calibrated magnitude.
+class Operand(NamedTuple):
+    """This party's share of a value to be opened, how the opening cuts it, and its fraction bits then."""
 
-    The first position has a bound of its own where calibration saw one, because an attention sink lives
-    there that is far larger than all the rest.
+    share: torch.Tensor
+    cut: Cut
+    bits: int
+
+
+def operand(node: Node, name: str, value: Any, wanted: int, margin: float, checked: bool) -> Operand:
+    """``value``, to be cut to ``wanted`` fraction bits, knowing its calibrated magnitude.
+
+    Where it has too few bits to lose it is given more, so that six bytes of it are enough. The first position
+    has a bound of its own where calibration saw one, because an attention sink lives there that is far larger
+    than all the rest.
     """
-    have = bits_of(value)
+    have = max(bits_of(value), wanted + CUT_BITS)
     scale = margin * 2.0**have
     first = None
     if f"{name}_first" in node.attrs.get("range", {}):
         elements = value.nelement() // value.size(1)
         first = (elements, magnitude(node, f"{name}_first") * scale)
     rest = magnitude(node, name if name in node.attrs.get("range", {}) else f"{name}_first") * scale
-    return Cut(max(0, have - wanted), max(rest, 1.0), checked, first)
+    how = Cut(have - wanted, max(rest, 1.0), checked, first, CUT_BYTES)
+    return Operand(rescaled(value.share, bits_of(value), have), how, wanted)

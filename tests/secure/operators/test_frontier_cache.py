@@ -110,4 +110,4 @@ def test_a_step_costs_what_its_new_rows_cost(reports):
                 assert part["measured"] == part["declared"]
     # One token: three groups of queries and one key in each of two heads are opened, whatever is cached.
     sent = [party[step]["scores"]["measured"][0] for party in reports for step in (1, 2)]
-    assert set(sent) == {8 * HEADS * (GROUPS + 1) * WIDTH}
+    assert set(sent) == {6 * HEADS * (GROUPS + 1) * WIDTH}
