@@ -122,16 +122,18 @@ class _Run:
         head = None if self.plan.teacher is None else teacher.model.lm_head
         module = Distillation(student, recipe.objective, head, recipe.compute == "bfloat16")
         share = max(1, recipe.optimiser.tokens // accelerator.num_processes)
-        batches = Batches(self.parts.fit + self._own_text(), share, recipe.seed)
+        batches = Batches(self.parts.fit + self._own_text(state.stage), share, recipe.seed)
         trainer = Trainer(
             accelerator, recipe, module, teacher, judge, batches, self.folder, state, self.progress, self.say
         )
         trainer.run()
         accelerator.free_memory()
 
-    def _own_text(self) -> list[list[int]]:
+    def _own_text(self, stage: int) -> list[list[int]]:
         """What the original writes itself, where the recipe asks for it; the same for all processes."""
         wanted, original = self.recipe.own_text, self.plan.original
+        if wanted.last_stage and stage < len(self.counts) - 1:
+            return []
         if wanted.passages and not self.own:
             alike = Alike(self.parts.fit, wanted.examples) if wanted.examples else None
             with self.accelerator.main_process_first():  # it samples, the others find the text in the cache

@@ -127,11 +127,13 @@ class OwnText(_Strict):
     """Text that the original writes itself, which is trained on beside the given text, never held out.
 
     ``passages``: how many; ``examples``: behind how many passages of the training text each is written, so
-    that it is like them. Behind none it starts from a random token.
+    that it is like them. Behind none it starts from a random token. ``last_stage``: only there, where there
+    is more to learn than the given text can teach.
     """
 
     passages: Annotated[int, Field(ge=0)] = 0
     examples: Annotated[int, Field(ge=0)] = 0
+    last_stage: bool = False
 
 
 class Recipe(_Strict):

@@ -220,6 +220,19 @@ def test_own_text_is_trained_on_and_not_held_out(tmp_path):
     assert kls(plain.folder)[-1] != kls(more.folder)[-1]
 
 
+def test_own_text_of_the_last_stage_alone(tmp_path):
+    """The stages before it are those of a run without."""
+    staged = {"polynomials": {"layers": [1, 2]}, "optimiser": {"steps": 3, "tokens": 100}}
+    wanted = {"passages": 32, "examples": 2, "last_stage": True}
+    first, second = (
+        distill(plan(tmp_path / name, **staged, own_text=own))
+        for name, own in (("plain", {}), ("more", wanted))
+    )
+    assert same(first[0], second[0]) and not same(first[1], second[1])
+    infos = [load_adapter(path)[1] for path in second]
+    assert ["passages that tiny wrote" in info.data for info in infos] == [False, True]
+
+
 def test_what_the_model_is_scored_on_is_not_among_its_own_text(tmp_path):
     first = plan(tmp_path / "first", own_text={"passages": 32, "examples": 2})
     alike = Alike(training_split(first.texts, first.original.tokenizer).fit, 2)
