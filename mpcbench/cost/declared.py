@@ -63,9 +63,9 @@ def narrow_opening(elements: int, width: int) -> Cost:
     return Cost(width * elements, 1, narrowed_bytes=(RING_BYTES - width) * elements)
 
 
-def dealt(kind: str, values: int) -> Cost:
-    """``values`` tuples of ``kind``, a correction each."""
-    return Cost(0, 0, Counter({kind: values}), RING_BYTES * values)
+def dealt(kind: str, tuples: int, corrections: int | None = None) -> Cost:
+    """``tuples`` of ``kind``, and what the dealer sends for them: one correction each unless it is said."""
+    return Cost(0, 0, Counter({kind: tuples}), RING_BYTES * (tuples if corrections is None else corrections))
 
 
 FREE = Cost()

@@ -10,13 +10,12 @@ turn, which drops the bits that count whole turns; of what is left the three hig
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import lru_cache
 
 import numpy as np
 import torch
 
-from mpcbench.cost.declared import RING_BITS, RING_BYTES, Cost
+from mpcbench.cost.declared import RING_BITS, Cost, dealt
 from mpcbench.secure.randomness.series import Trig
 from mpcbench.secure.ring import plus
 from mpcbench.secure.series import Series
@@ -36,8 +35,7 @@ def phase_of(share: torch.Tensor, bits: int, series: Series) -> torch.Tensor:
 
 def trig_cost(elements: int, series: Series) -> Cost:
     """Cost of :func:`evaluate` at one party."""
-    tuples = 2 * series.harmonics * elements
-    return Cost(PHASE_BYTES * elements, 1, Counter(trig=tuples), RING_BYTES * tuples)
+    return Cost(PHASE_BYTES * elements, 1) + dealt("trig", 2 * series.harmonics * elements)
 
 
 def evaluate(

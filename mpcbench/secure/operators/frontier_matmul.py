@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from pydantic import Field
 
-from mpcbench.cost.declared import FREE, RING_BYTES, Cost, narrow_opening
+from mpcbench.cost.declared import FREE, Cost, dealt, narrow_opening
 from mpcbench.graph.interpreter import rope_tables, rotated
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.opening import CUT_BYTES, Cut, opened
@@ -67,8 +66,7 @@ class Matmul(Operator):
         sent = batch * (entries + fresh)
         products = batch * left[-2] * right[-1]
         kind = "cached_matmul" if "slot" in node.attrs else "matmul"
-        tuples = Cost(0, 0, Counter({kind: products}), RING_BYTES * (sent + products))
-        return narrow_opening(sent, CUT_BYTES) + tuples
+        return narrow_opening(sent, CUT_BYTES) + dealt(kind, products, sent + products)
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         if node.attrs.get("normed"):

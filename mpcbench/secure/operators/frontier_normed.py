@@ -9,7 +9,6 @@ take five rounds and open x twice.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from mpcbench.cost.declared import RING_BYTES, Cost, narrow_opening
+from mpcbench.cost.declared import RING_BYTES, Cost, dealt, narrow_opening
 from mpcbench.errors import UserError
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.evaluate import combined
@@ -87,8 +86,7 @@ class SumSquares(FrontierLinear):
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         rows, width = inputs[0][-2:]
         products = rows * sum(shape[0] for shape in weights)
-        dealt = products + rows + rows * width
-        tuples = Cost(0, 0, Counter(linear=products + rows), RING_BYTES * dealt)
+        tuples = dealt("linear", products + rows, products + rows + rows * width)
         return narrow_opening(rows * width, NORM_BYTES) + tuples
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
@@ -151,9 +149,7 @@ class NormedScores(Operator):
         per_row = 2 * tokens
         first = narrow_opening(recipe.mask_words() - per_row - heads * recipe.entries, CUT_BYTES)
         second = narrow_opening(heads * recipe.entries, CUT_BYTES)
-        return first + second + Cost(RING_BYTES * per_row) + Cost(
-            0, 0, Counter(normed_scores=recipe.count()), RING_BYTES * recipe.value_words()
-        )  # fmt: skip
+        return first + second + Cost(RING_BYTES * per_row) + dealt("normed_scores", recipe.count())
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         squares, *projected = inputs

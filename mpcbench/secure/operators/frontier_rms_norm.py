@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from pydantic import Field
 
-from mpcbench.cost.declared import RING_BYTES, Cost, narrow_opening
+from mpcbench.cost.declared import RING_BYTES, Cost, dealt, narrow_opening
 from mpcbench.errors import UserError
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.evaluate import combined
@@ -54,15 +53,12 @@ class RMSNorm(Operator):
 
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         *_, rows, width = inputs[0]
-        tuples, dealt = 0, 0
+        tuples = 0
         for part, kind in self._kinds(node, rows, width):
             n, k = part.stop - part.start, kind.series.harmonics
             tuples += 2 * n * (width + k + 1)
-            dealt += 2 * n * (width + k + 1)
         per_row = Cost(2 * RING_BYTES * rows, 2)
-        return narrow_opening(rows * width, NORM_BYTES) + per_row + Cost(
-            0, 0, Counter(norm=tuples), RING_BYTES * dealt
-        )  # fmt: skip
+        return narrow_opening(rows * width, NORM_BYTES) + per_row + dealt("norm", tuples)
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         if weights:

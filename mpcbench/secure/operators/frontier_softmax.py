@@ -106,8 +106,7 @@ class Softmax(Operator):
         entries = times * seen_entries(rows, keys, node.attrs["groups"])
         merges = entries - times * rows  # a row of n entries takes n - 1
         tree, last = trig_cost(merges, log_cosh), trig_cost(entries, exp)
-        levels = (keys - 1).bit_length()  # rounds of the tree, where no row has one key alone
-        return replace(tree, rounds=levels) + last
+        return replace(tree, rounds=(keys - 1).bit_length()) + last  # a round each level
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         scores, groups = inputs[0], node.attrs["groups"]

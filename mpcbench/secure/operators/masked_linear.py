@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 
-from mpcbench.cost.declared import FREE, RING_BYTES, Cost, narrow_opening
+from mpcbench.cost.declared import FREE, RING_BYTES, Cost, dealt, narrow_opening
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.opening import CUT_BYTES, EXACT, Cut, opened
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
@@ -122,9 +122,8 @@ class ReuseLinear(Operator):
             return FREE
         m, k = math.prod(inputs[0][:-1]), inputs[0][-1]
         products = m * sum(shape[0] for shape in weights if len(shape) == 2)
-        return narrow_opening(m * k, self.opened_bytes) + Cost(
-            0, 0, Counter(linear=products), RING_BYTES * (products + self._extra(m * k))
-        )
+        tuples = dealt("linear", products, products + self._extra(m * k))
+        return narrow_opening(m * k, self.opened_bytes) + tuples
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         x, weight = inputs[0], weights[0]
