@@ -27,11 +27,16 @@ class Scope(NamedTuple):
 
 @dataclass(frozen=True)
 class Message:
-    """One payload as 64-bit words, and who it is from: ``peer`` or ``dealer``."""
+    """One payload, and who it is from: ``peer`` or ``dealer``."""
 
     sender: str
     scope: Scope
-    words: np.ndarray
+    body: bytes
+
+    @property
+    def words(self) -> np.ndarray:
+        """As 64-bit words, without a rest that is none: elements are sent in 3, 6, 7 or 8 bytes."""
+        return np.frombuffer(self.body[: len(self.body) // 8 * 8], dtype=np.int64)
 
 
 def install(path: Path) -> Any:
@@ -87,6 +92,6 @@ def recorded_run(
 
 def _read(path: Path) -> list[Message]:
     return [
-        Message(sender, Scope(*scope), np.frombuffer(bytes.fromhex(body), dtype=np.int64))
+        Message(sender, Scope(*scope), bytes.fromhex(body))
         for sender, scope, body in json.loads(path.read_text())
     ]

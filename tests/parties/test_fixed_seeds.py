@@ -17,7 +17,7 @@ from tests.parties.recorded import Message, recorded_run
 
 
 def _bytes(messages: list[Message]) -> list[tuple]:
-    return [(message.sender, message.scope, message.words.tobytes()) for message in messages]
+    return [(message.sender, message.scope, message.body) for message in messages]
 
 
 @pytest.mark.parametrize("protocol", ["crypten", "frontier"])
