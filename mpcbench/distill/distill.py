@@ -19,7 +19,7 @@ from mpcbench.distill.compensation import compensate
 from mpcbench.distill.data import Batches, for_calibration, training_split, without_questions
 from mpcbench.distill.judge import Judge
 from mpcbench.distill.objective import Distillation, Teacher
-from mpcbench.distill.own_text import Alike, self_texts
+from mpcbench.distill.own_text import Alike, check_room, self_texts
 from mpcbench.distill.placement import place
 from mpcbench.distill.precision import with_precision
 from mpcbench.distill.recipe import Recipe
@@ -88,6 +88,8 @@ class _Run:
         self.counts = stage_counts(self.recipe, original.model.config.num_hidden_layers)
         self.parts = training_split(plan.texts, original.tokenizer)
         self.own: list[list[int]] = []
+        if self._alike is not None:
+            check_room(self._alike, original)
         self.accelerator = accelerator(self.recipe)
         with self.accelerator.main_process_first():  # it makes the folder, the others find theirs there
             self.folder = RunFolder(plan.folder, _identity(plan))
@@ -129,15 +131,20 @@ class _Run:
         trainer.run()
         accelerator.free_memory()
 
+    @property
+    def _alike(self) -> Alike | None:
+        """What the original's own text is to be like, if there is any and it is to be like something."""
+        wanted = self.recipe.own_text
+        return Alike(self.parts.fit, wanted.examples) if wanted.passages and wanted.examples else None
+
     def _own_text(self, stage: int) -> list[list[int]]:
         """What the original writes itself, where the recipe asks for it; the same for all processes."""
         wanted, original = self.recipe.own_text, self.plan.original
         if wanted.last_stage and stage < len(self.counts) - 1:
             return []
         if wanted.passages and not self.own:
-            alike = Alike(self.parts.fit, wanted.examples) if wanted.examples else None
             with self.accelerator.main_process_first():  # it samples, the others find the text in the cache
-                texts = self_texts(original, self.progress, wanted.passages, alike)
+                texts = self_texts(original, self.progress, wanted.passages, self._alike)
             if self.plan.questions:
                 texts = without_questions(texts, self.plan.questions)
             self.own = [original.tokenizer(text)["input_ids"] for text in texts.texts]

@@ -58,11 +58,10 @@ def self_texts(
     """``count`` passages (``SELF_PASSAGES`` unless given) of at most ``SELF_LENGTH`` tokens.
 
     Kept in the cache, under the name of the model's weights. Behind examples no passage comes twice, and
-    none is one of theirs; a model that repeats itself gives fewer. Raises UserError when so many examples
-    and a passage may be longer than the model's positions.
+    none is one of theirs; a model that repeats itself gives fewer. Raises UserError as :func:`check_room`.
     """
     if alike is not None:
-        _fits(alike, original)
+        check_room(alike, original)
     count = count or SELF_PASSAGES
     words = f"-{alike.digest}" if alike else ""
     path = cache_dir() / "sampled" / f"{original.sha256[:24]}-{count}x{SELF_LENGTH}{words}.json"
@@ -80,7 +79,8 @@ def self_texts(
     return Texts.of(passages, f"{len(passages)} passages sampled from the model")
 
 
-def _fits(alike: Alike, original: Checkpoint) -> None:
+def check_room(alike: Alike, original: Checkpoint) -> None:
+    """Raise UserError when so many examples and a passage may be longer than the model's positions."""
     between = len(original.tokenizer(BETWEEN, add_special_tokens=False)["input_ids"])
     longest = sorted(map(len, alike.sequences))[-alike.examples :]
     positions = original.model.config.max_position_embeddings

@@ -12,7 +12,9 @@ from tests.accuracy.questions import tiny_rows, write_rows
 from tests.cli.test_commands import mpcbench, refused
 from tests.tiny import tiny_folder, tiny_texts
 
-FAST = ("--steps", 2, "--set", "optimiser.tokens=100", "--set", "student.lora_rank=2")
+SMALL = ("optimiser.tokens=100", "student.lora_rank=2", "own_text.passages=0")
+FAST = ("--steps", 2, *(word for change in SMALL for word in ("--set", change)))
+TINY = ("distill", "--model", "tiny", "--data", "words.txt", *FAST)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def distill(*arguments: object):
-    return mpcbench("distill", "--model", "tiny", "--data", "words.txt", *FAST, *arguments)
+    return mpcbench(*TINY, *arguments)
 
 
 def test_a_checkpoint_that_export_takes_comes_out(place: Path) -> None:
@@ -50,6 +52,12 @@ def test_a_checkpoint_that_export_takes_comes_out(place: Path) -> None:
     shown = mpcbench("export", "run/checkpoint", "--out", "shares", "--calibration-data", "words.txt")
     assert shown.exit_code == 0, shown.output
     assert (place / "shares" / "party0" / "graph.json").is_file()
+
+
+def test_own_text_that_does_not_fit_is_refused_before_anything_is_trained(place: Path) -> None:
+    changes = ("--set", "own_text.passages=8", "--set", "own_text.examples=30")
+    assert "set own_text.examples to fewer" in refused(*TINY, *changes, "--layers", "1", "--out", "long")
+    assert not (place / "long").exists()
 
 
 def test_json_holds_the_adapters_and_nothing_else() -> None:
@@ -109,7 +117,7 @@ def test_a_study_prints_its_table_and_leaves_its_files(place: Path, monkeypatch:
         "changes": {"polynomials.layers": [1, 3]},
     }
     table = {"published_baseline": 0.75, "runs": [run], "quick_questions": 5,
-             "quick": {"optimiser.steps": 2, "optimiser.tokens": 100}}  # fmt: skip
+             "quick": {"optimiser.steps": 2, "optimiser.tokens": 100, "own_text": {}}}  # fmt: skip
     monkeypatch.setattr(study_module, "_table", lambda: table)
     arguments = (
         "study",
