@@ -214,7 +214,10 @@ def _serve(rank: int, ports: Any, pipe: Any, work: Work, protocol: str, provider
         communicator.link.swap_control({})  # the online clocks start together
         value = interpreter.run(secret)
         online, offline = ledger.total("online"), ledger.total("offline")
-        again = [tally for scope, tally in ledger.tallies.items() if scope.operator == REPETITION]
+        again = [
+            tally for scope, tally in ledger.tallies.items()
+            if scope.operator == REPETITION and scope.phase == "online"
+        ]  # fmt: skip
         report = {
             "bytes": online.bytes_sent - sum(t.bytes_sent for t in again),
             "rounds": online.rounds - sum(t.rounds for t in again),
