@@ -51,10 +51,9 @@ def fingerprint() -> str:
 def circle(phases: torch.Tensor, log_period: int) -> tuple[torch.Tensor, torch.Tensor]:
     """cos and sin of ``phases``, in float64 and in their shape."""
     flat = phases.reshape(-1)
-    waves = [torch.empty(len(flat), dtype=torch.float64) for _ in range(2)]
-    kernels().circle(flat.numpy(), log_period, *(wave.numpy() for wave in waves))
-    cosine, sine = (wave.reshape(phases.shape) for wave in waves)
-    return cosine, sine
+    cosine, sine = (torch.empty(len(flat), dtype=torch.float64) for _ in range(2))
+    kernels().circle(flat.numpy(), log_period, cosine.numpy(), sine.numpy())
+    return cosine.reshape(phases.shape), sine.reshape(phases.shape)
 
 
 def waves(phases: torch.Tensor, log_period: int, count: int, bits: int) -> list[torch.Tensor]:

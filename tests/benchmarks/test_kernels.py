@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 
 from mpcbench.secure.randomness.prg import fresh_seed, words
 from mpcbench.secure.trig import combination
+from tests.benchmarks.turns import best_of_both
 
 ELEMENTS, HARMONICS, LOG_PERIOD = 32 * 1536, 12, 40
 PHASES = words(fresh_seed(), 0, ELEMENTS)
@@ -42,23 +42,12 @@ def test_series(how: Callable[[], torch.Tensor], benchmark: Any) -> None:
 
 
 def test_a_compiled_series_takes_less_time(benchmark: Any) -> None:
-    """The best of many, taken in turns, so that another program's load meets both."""
     benchmark.group = "series"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        times: list[tuple[float, float]] = []
-        benchmark.pedantic(
-            lambda: times.append((_seconds(_compiled), _seconds(_in_passes))), rounds=10, warmup_rounds=2
-        )
+        compiled, passes = best_of_both(benchmark, _compiled, _in_passes, 10)
     finally:
         torch.set_num_threads(threads)
-    compiled, passes = (min(column) for column in zip(*times, strict=True))
     benchmark.extra_info["compiled / PyTorch"] = compiled / passes
     assert compiled <= passes
-
-
-def _seconds(how: Callable[[], torch.Tensor]) -> float:
-    started = time.process_time()
-    how()
-    return time.process_time() - started

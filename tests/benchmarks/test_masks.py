@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 from mpcbench.secure.randomness.prg import fresh_seed, words
+from tests.benchmarks.turns import best_of_both
 
 WORDS = 1 << 22
 SEED = fresh_seed()
@@ -32,16 +32,7 @@ def test_masks(source: Callable[[], torch.Tensor], benchmark: Any) -> None:
 
 
 def test_masks_cost_no_more_than_numbers_that_protect_nothing(benchmark: Any) -> None:
-    """The best of many, taken in turns, so that another program's load meets both."""
     benchmark.group = "masks"
-    times: list[tuple[float, float]] = []
-    benchmark.pedantic(lambda: times.append((_seconds(_aes), _seconds(_twister))), rounds=15, warmup_rounds=2)
-    aes, twister = (min(column) for column in zip(*times, strict=True))
+    aes, twister = best_of_both(benchmark, _aes, _twister, 15)
     benchmark.extra_info["AES / randint"] = aes / twister
     assert aes <= twister
-
-
-def _seconds(source: Callable[[], torch.Tensor]) -> float:
-    started = time.process_time()
-    source()
-    return time.process_time() - started

@@ -10,7 +10,6 @@ import pytest
 from mpcbench.secure import kernels
 from tests.secure.pair import run_pair
 
-RING = 2**64
 LENGTHS = [0, 1, kernels.BLOCK - 1, kernels.BLOCK, 3 * kernels.BLOCK + 5]
 
 
