@@ -44,7 +44,7 @@ bench: $(STAMP) ## Run the benchmarks and write results/benchmarks.md and .json
 	@mkdir -p results
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-json results/benchmarks.json $(ARGS)
 	@{ $(BIN)/python -m tests.benchmarks.table results/benchmarks.json && echo && \
-		$(BIN)/python -m tests.benchmarks.stock; } | tee results/benchmarks.md
+		$(BIN)/python -m tests.benchmarks.stock --beside results/benchmarks.json; } | tee results/benchmarks.md
 
 clean: ## Remove the virtual environment and what tools leave behind; keep results and the model cache
 	test ! -e $(VENV)/pyvenv.cfg || rm -rf $(VENV)

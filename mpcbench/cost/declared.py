@@ -15,7 +15,7 @@ class Cost:
     of corrections that a dealer sends for them to party 1, and by how many bytes openings are narrower than
     their masks.
 
-    Costs of steps that depend on each other add up; ``beside`` joins two that share their rounds.
+    Costs of steps that depend on each other add up.
     """
 
     bytes_sent: int = 0

@@ -10,6 +10,7 @@ turn, which drops the bits that count whole turns; of what is left the three hig
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -21,6 +22,9 @@ from mpcbench.secure.ring import plus
 from mpcbench.secure.series import Series
 from mpcbench.secure.substrate import communicator, provider
 from mpcbench.secure.trig import PHASE_BITS, PHASE_BYTES, combination
+
+LEAST_BITS = 6
+"""Fraction bits that the cosines of every harmonic have."""
 
 
 def phase_of(share: torch.Tensor, bits: int, series: Series) -> torch.Tensor:
@@ -61,7 +65,19 @@ def combined(
 
 
 @lru_cache(maxsize=256)
-def amplitudes(series: Series, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of cosines and sines, scaled by 2^``bits``."""
-    a, b = (np.array(each) * 2.0**bits for each in (series.cosines, series.sines))
+def amplitudes(series: Series, bits: int | tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Of cosines and sines, scaled by 2^``bits``, which may be given harmonic by harmonic."""
+    a, b = (np.ldexp(each, bits) for each in (series.cosines, series.sines))
     return a, b
+
+
+@lru_cache(maxsize=256)
+def shared_out(series: Series, bits: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Fraction bits of the dealer's cosines and of what multiplies them, whose sums are ``bits``.
+
+    With t and ``bits`` - t of them rounding errs by |a| 2^-t and 2^-(bits - t) where a is the amplitude: by
+    least where both are alike. Exponents are all that is asked of a, so that both parties come to the same.
+    """
+    sizes = (max(abs(a), abs(b), 2.0**-bits) for a, b in zip(series.cosines, series.sines, strict=True))
+    trig = tuple(max(LEAST_BITS, (bits + math.frexp(size)[1]) // 2) for size in sizes)
+    return trig, tuple(bits - each for each in trig)

@@ -63,8 +63,8 @@ def circle(phases: Integers, log_period: int, cosines: Reals, sines: Reals) -> N
 
 
 @compiled
-def waves(phases: Integers, log_period: int, scale: float, cosines: Integers, sines: Integers) -> None:
-    """``scale`` times cos and sin of all harmonics, rounded: phases (n,), the rest (harmonics, n)."""
+def waves(phases: Integers, log_period: int, scales: Reals, cosines: Integers, sines: Integers) -> None:
+    """``scales`` (harmonics,) times cos and sin, rounded: phases (n,), the rest (harmonics, n)."""
     c1, s1, c, s = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
     for start in range(0, len(phases), BLOCK):
         count = min(BLOCK, len(phases) - start)
@@ -73,8 +73,8 @@ def waves(phases: Integers, log_period: int, scale: float, cosines: Integers, si
             c[i], s[i] = c1[i], s1[i]
         for k in range(len(cosines)):
             for i in range(count):
-                cosines[k, start + i] = np.int64(np.rint(c[i] * scale))
-                sines[k, start + i] = np.int64(np.rint(s[i] * scale))
+                cosines[k, start + i] = np.int64(np.rint(c[i] * scales[k]))
+                sines[k, start + i] = np.int64(np.rint(s[i] * scales[k]))
                 c[i], s[i] = c[i] * c1[i] - s[i] * s1[i], s[i] * c1[i] + c[i] * s1[i]
 
 

@@ -12,6 +12,7 @@ values are given: with a whole number of turns any period, to a fraction of it, 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 
@@ -35,7 +36,7 @@ def prepare() -> None:
     """Have the compiled loops ready, so that they are not waited for where time is measured."""
     nothing = torch.empty(0, dtype=torch.int64)
     circle(nothing, PHASE_BITS)
-    none = waves(nothing, PHASE_BITS, 1, 0)
+    none = waves(nothing, PHASE_BITS, [0])
     combination(nothing, PHASE_BITS, (np.empty(1), np.empty(1)), *none)
 
 
@@ -43,7 +44,7 @@ def fingerprint() -> str:
     """Of many harmonics of many phases, to 2^-50: two machines with the same one round cosines alike."""
     phases = torch.arange(4096) * 0x1E3779B97F4A7C15  # modulo 2^64
     made = hashlib.sha256()
-    for wave in waves(phases, 60, 64, 50):
+    for wave in waves(phases, 60, [50] * 64):
         made.update(memoryview(wave.numpy()).cast("B"))
     return made.hexdigest()[:16]
 
@@ -56,11 +57,11 @@ def circle(phases: torch.Tensor, log_period: int) -> tuple[torch.Tensor, torch.T
     return cosine.reshape(phases.shape), sine.reshape(phases.shape)
 
 
-def waves(phases: torch.Tensor, log_period: int, count: int, bits: int) -> list[torch.Tensor]:
-    """cos and sin of the 1st to the ``count``-th harmonic of ``phases`` (n,): integers (count, n) with
-    ``bits`` fraction bits."""
-    made = [torch.empty(count, len(phases), dtype=torch.int64) for _ in range(2)]
-    kernels().waves(phases.numpy(), log_period, 2.0**bits, *(wave.numpy() for wave in made))
+def waves(phases: torch.Tensor, log_period: int, bits: Sequence[int]) -> list[torch.Tensor]:
+    """cos and sin of ``phases`` (n,) for the first harmonics, as many as there are numbers of fraction
+    ``bits``: integers (harmonics, n)."""
+    made = [torch.empty(len(bits), len(phases), dtype=torch.int64) for _ in range(2)]
+    kernels().waves(phases.numpy(), log_period, np.ldexp(1.0, bits), *(wave.numpy() for wave in made))
     return made
 
 

@@ -1,9 +1,10 @@
 """The benchmarks' layers under CrypTen as it ships: its own communicator over gloo, its own provider.
 
-    python -m tests.benchmarks.stock
+    python -m tests.benchmarks.stock --beside results/benchmarks.json
     mpcbench export smollm2-135m --out shares && python -m tests.benchmarks.stock shares
 
-The second runs a whole forward pass of a model that was exported for protocol ``crypten``.
+The first says how much faster ``frontier`` was in that file; the second runs a whole forward pass of a model
+that was exported for protocol ``crypten``.
 
 Protocol ``crypten`` runs the same functions over mpcbench's transport, with a dealer and with CrypTen's
 configuration read once; this is what a user of CrypTen has without any of that. Bytes and rounds are its own
@@ -26,12 +27,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
+
+from tests.benchmarks.table import by_work
 
 TOKENS, WIDTH, CHANNELS, HEADS = 32, 576, 1536, 9
 REPETITIONS = 5
 COUNTING = {"communicator.verbose": True}
-NAMES = ("SwiGLU MLP", "quadratic MLP", "causal softmax", "RMSNorm")
+HEAD = ("work", "online MB", "rounds", "ms", "error")
+AGAINST = ("frontier, online: faster", "with dealer: faster")
+NAMES = ("SwiGLU MLP", "quadratic MLP", "softmax, causal", "RMSNorm")
 
 
 def work(name: str) -> tuple[Callable, list[torch.Tensor]]:
@@ -41,7 +47,7 @@ def work(name: str) -> tuple[Callable, list[torch.Tensor]]:
     def normal(*shape: int, fan_in: int = 1) -> torch.Tensor:
         return torch.randn(shape, generator=generator) / fan_in**0.5
 
-    if name == "causal softmax":
+    if name == "softmax, causal":
         mask = torch.full((TOKENS, TOKENS), -64.0).triu(1)
         return lambda s: (s + mask).softmax(-1), [3 * normal(HEADS, TOKENS, TOKENS)]
     x = normal(TOKENS, WIDTH)
@@ -158,27 +164,48 @@ def _next(results: Any, parties: list[Any]) -> tuple:
                 sys.exit("A party has ended with the error above.")
 
 
-def main() -> None:
-    """The table, in Markdown."""
+@click.command()
+@click.argument("shares", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--beside", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="The benchmarks of the same machine, for how much faster frontier is.")  # fmt: skip
+def main(shares: Path | None, beside: Path | None) -> None:
+    """Print the table, in Markdown."""
     from importlib.metadata import version
 
+    ours = by_work(beside, "frontier") if beside else {}
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    target, extra = (_model, (Path(sys.argv[1]),)) if len(sys.argv) > 1 else (_layers, ())
+    target, extra = (_model, (shares,)) if shares else (_layers, ())
     parties = [context.Process(target=target, args=(rank, port, results, *extra)) for rank in (0, 1)]
     for party in parties:
         party.start()
     print(f"CrypTen {version('crypten')} as it ships, gloo on loopback, 32 tokens; both parties together.\n")
-    print("| work | online MB | rounds | ms | error |\n|:---|---:|---:|---:|---:|")
-    for _ in NAMES if target is _layers else range(1):
-        name, sent, rounds, seconds, error = _next(results, parties)
-        row = (name, f"{sent / 1e6:.3f}", str(rounds), f"{1e3 * seconds:.0f}")
-        print(f"| {' | '.join(row)} | {'' if error is None else f'{error:.1e}'} |", flush=True)
+    head = [*HEAD, *(AGAINST if ours else ())]
+    print(f"| {' | '.join(head)} |\n|:---|{'---:|' * (len(head) - 1)}")
+    for _ in range(1) if shares else NAMES:
+        row = _next(results, parties)
+        print(f"| {' | '.join(_cells(row) + (_against(row, ours) if ours else []))} |", flush=True)
     for party in parties:
         party.join(timeout=30)
+
+
+def _cells(row: tuple) -> list[str]:
+    name, sent, rounds, seconds, error = row
+    shown = "" if error is None else f"{error:.1e}"
+    return [name, f"{sent / 1e6:.3f}", str(rounds), f"{1e3 * seconds:.0f}", shown]
+
+
+def _against(row: tuple, ours: dict[str, dict]) -> list[str]:
+    """How many times as long CrypTen takes, which makes its tuples meanwhile, as ``frontier``."""
+    name, _, _, seconds, _ = row
+    found = ours.get(name)
+    if found is None:
+        return ["–"] * len(AGAINST)
+    online = found["online_seconds"]
+    return [f"{seconds / online:.1f}×", f"{seconds / (online + found['offline_seconds']):.1f}×"]
 
 
 if __name__ == "__main__":

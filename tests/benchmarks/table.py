@@ -12,12 +12,20 @@ HEAD = ("work", "protocol", "online MB", "less", "rounds", "online ms", "faster"
 
 def table(path: Path) -> str:
     """A row for every layer and protocol; ratios are to ``crypten`` in the same file."""
-    found = json.loads(path.read_text(encoding="utf-8"))["benchmarks"]
-    rows = [item["extra_info"] for item in found if "work" in item.get("extra_info", {})]
-    stock = {row["work"]: row for row in rows if row["protocol"] == "crypten"}
+    rows, stock = _rows(path), by_work(path, "crypten")
     lines = [f"| {' | '.join(HEAD)} |", "|:---|:---|" + "---:|" * (len(HEAD) - 2)]
     lines += [f"| {' | '.join(_cells(row, stock.get(row['work'])))} |" for row in rows]
     return "\n".join(lines)
+
+
+def by_work(path: Path, protocol: str) -> dict[str, dict]:
+    """What was measured of every layer under one protocol."""
+    return {row["work"]: row for row in _rows(path) if row["protocol"] == protocol}
+
+
+def _rows(path: Path) -> list[dict]:
+    found = json.loads(path.read_text(encoding="utf-8"))["benchmarks"]
+    return [item["extra_info"] for item in found if "work" in item.get("extra_info", {})]
 
 
 def _cells(row: dict, stock: dict | None) -> list[str]:

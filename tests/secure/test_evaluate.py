@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from mpcbench.secure.evaluate import evaluate, phase_of
+from mpcbench.secure.evaluate import amplitudes, evaluate, phase_of, shared_out
 from mpcbench.secure.randomness.prg import fresh_seed, words
 from mpcbench.secure.series import COARSE, Period, Series, fit, periods
+from mpcbench.secure.trig import combination, waves
 from tests.secure.pair import run_pair
 
 BITS = 34
@@ -66,6 +67,30 @@ def test_what_is_opened_is_uniform_whatever_the_value(both) -> None:
     for bit in (40, 51, 63):
         ones = ((both[0]["opened"] >> bit) & 1).mean()
         assert abs(ones - 0.5) < 6 * 0.5 / COUNT**0.5
+
+
+def _rounding(series: Series, trig: tuple[int, ...], factors: tuple[int, ...]) -> float:
+    """Root mean square of what rounding adds to a series of which every cosine has bits of its own."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(0, 1.5, 4096)
+    mask = words(bytes(16), 0, len(x))
+    unit = 64 - series.log_period
+    phase = torch.from_numpy(np.rint(x * 2.0**unit).astype(np.int64)) * series.turns - mask
+    shares = waves(mask, 64, trig)
+    made = combination(phase, 64, amplitudes(series, factors), *shares).numpy()
+    value = made * 2.0 ** -(trig[0] + factors[0]) + series.constant
+    return float(np.sqrt(np.mean((value - series(x)) ** 2)))
+
+
+@pytest.mark.parametrize("reach", [8.0, 16.0, 40.0])
+def test_bits_shared_out_by_amplitude_round_less(reach: float) -> None:
+    """Without one bit more in the products."""
+    bits, tolerance = 26, 2.5e-4 * reach / 8
+    series = fit("silu_even", -reach, reach, periods(-reach, reach), bits // 2, tolerance)
+    trig, factors = shared_out(series, bits)
+    assert {t + f for t, f in zip(trig, factors, strict=True)} == {bits}
+    alike = (bits // 2,) * series.harmonics
+    assert _rounding(series, trig, factors) < 0.7 * _rounding(series, alike, alike)
 
 
 @pytest.mark.parametrize("turns", [1, 5, 77])

@@ -83,7 +83,7 @@ def test_harmonics_are_cos_and_sin_of_multiples(count: int) -> None:
     values = words(fresh_seed(), 1, 1000)
     phase = (values & ((1 << 30) - 1)).double() * (2 * math.pi / 2.0**30)
     multiples = torch.arange(1, count + 1)[:, None] * phase
-    cosines, sines = (wave.double() * 2.0**-40 for wave in waves(values, 30, count, 40))
+    cosines, sines = (wave.double() * 2.0**-40 for wave in waves(values, 30, [40] * count))
     assert (cosines - multiples.cos()).abs().max() < 1e-12
     assert (sines - multiples.sin()).abs().max() < 1e-12
 
@@ -93,7 +93,8 @@ def test_a_period_that_is_no_power_of_two_wraps_with_the_ring() -> None:
     values = torch.tensor([0, 1, 12345, -(1 << 40), (1 << 63) - 1])
     mask = words(fresh_seed(), 3, 5)
     one, two, both = (
-        [wave.double() * 2.0**-50 for wave in waves(77 * v, 20, 3, 50)] for v in (values - mask, mask, values)
+        [wave.double() * 2.0**-50 for wave in waves(77 * v, 20, [50] * 3)]
+        for v in (values - mask, mask, values)
     )
     assert (one[0] * two[0] - one[1] * two[1] - both[0]).abs().max() < 1e-12
     phase = 2 * math.pi * 77 * 12345 / 2.0**20

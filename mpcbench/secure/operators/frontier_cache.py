@@ -73,7 +73,7 @@ class Append(Operator):
     class Params(Params):
         """``input_bits``: fraction bits of a prefix's rows, those to which ``matmul`` cuts all others."""
 
-        input_bits: int = Field(default=13, ge=6, le=24)
+        input_bits: int = Field(default=15, ge=6, le=24)
 
     @classmethod
     def sample(cls) -> Sample:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from mpcbench.cost.declared import Cost, dealt, narrow_opening
 from mpcbench.graph.secure_graph import Node
-from mpcbench.secure.evaluate import amplitudes
+from mpcbench.secure.evaluate import amplitudes, shared_out
 from mpcbench.secure.opening import CUT_BYTES, Cut, Wrapped, may_have_wrapped, open_under, opened, repeated
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.crypten_glu import QuadraticGLU as StockQuadraticGLU
@@ -107,12 +107,11 @@ class SwiGLU(OneRound):
     error = 5e-3
 
     class Params(OneRound.Params):
-        """Besides: ``tolerance``: error of silu; ``trig_bits`` and ``public_bits``: fraction bits of the
-        dealer's cosines and of what multiplies them."""
+        """Besides: ``tolerance``: error of silu; ``series_bits``: fraction bits of the dealer's cosines times
+        what multiplies them."""
 
         tolerance: float = Field(default=2.5e-4, gt=0)
-        trig_bits: int = Field(default=13, ge=8, le=20)
-        public_bits: int = Field(default=13, ge=8, le=20)
+        series_bits: int = Field(default=26, ge=20, le=36)
 
     @classmethod
     def sample(cls) -> Sample:
@@ -125,20 +124,20 @@ class SwiGLU(OneRound):
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         p, series, operands = self.params, self._series(node), self._operands(node, inputs)
+        bits = p.series_bits
+        trig, factors = shared_out(series, bits)
         shares = [each.share.reshape(-1) for each in operands]
         gate, up = (each.cut for each in operands)
         recipe = SwiGLURecipe(
-            size=tuple(shares[0].shape), shifts=(gate.shift, up.shift), harmonics=series.harmonics,
-            log_period=series.log_period + p.input_bits + gate.shift,
-            trig_bits=p.trig_bits, turns=series.turns,
+            size=tuple(shares[0].shape), shifts=(gate.shift, up.shift),
+            log_period=series.log_period + p.input_bits + gate.shift, trig_bits=trig, turns=series.turns,
         )  # fmt: skip
         (z, y), (_, _, a, b, both, *waves) = _opened_whole(recipe, shares, gate, up)
         x = z >> gate.shift
-        bits = p.trig_bits + p.public_bits
         linear = plus(x * b + y * a + both, x * y)
         # For the series what rounding added is taken off, and what was not sent is added on average.
         phase = (z - gate.rounding + (1 << gate.unsent) - 1) * series.turns
-        even = _even_part(phase, y, b, waves, recipe.log_period, series, p.public_bits, bits)
+        even = _even_part(phase, y, b, waves, recipe.log_period, series, factors, bits)
         value = even + rescaled(linear, p.input_bits + 1, bits)
         return wrap(value.reshape(inputs[0].size()), bits + p.input_bits)
 
@@ -146,7 +145,8 @@ class SwiGLU(OneRound):
         reach = max(4.0, largest(node, "gate") * self.params.margin)
         # The cosines' rounding grows with the function: an error relative to its largest values will do.
         tolerance = self.params.tolerance * max(1.0, reach / 8)
-        return fit("silu_even", -reach, reach, periods(-reach, reach), self.params.trig_bits, tolerance)
+        trig_bits = self.params.series_bits // 2
+        return fit("silu_even", -reach, reach, periods(-reach, reach), trig_bits, tolerance)
 
 
 def _opened_whole(recipe: SwiGLURecipe, shares: list, gate: Cut, up: Cut) -> tuple:
@@ -166,10 +166,10 @@ def _opened_whole(recipe: SwiGLURecipe, shares: list, gate: Cut, up: Cut) -> tup
 
 def _even_part(
     phase: torch.Tensor, y: torch.Tensor, b: torch.Tensor, waves: list[torch.Tensor], log_period: int,
-    series: Series, public_bits: int, bits: int,
+    series: Series, factors: tuple[int, ...], bits: int,
 ) -> torch.Tensor:  # fmt: skip
     """Shares of E(g) u, with ``bits`` more fraction bits than y; ``phase`` of the first harmonic."""
-    scaled = amplitudes(series, public_bits)
+    scaled = amplitudes(series, factors)
     alone, times_b = (combination(phase, log_period, scaled, *each) for each in (waves[:2], waves[2:]))
     constant = round(series.constant * 2.0**bits)
     return plus(b * constant, y * constant) + times_b.addcmul_(y, alone)

@@ -43,7 +43,7 @@ class Matmul(Operator):
         """``input_bits``: fraction bits to which both operands are cut; ``margin``: factor by which their
         calibrated magnitudes may be left; ``truncation``: ``checked`` cannot fail, ``local`` can."""
 
-        input_bits: int = Field(default=13, ge=6, le=24)
+        input_bits: int = Field(default=15, ge=6, le=24)
         margin: float = 2.0
         truncation: str = Field(default="checked", pattern="^(checked|local)$")
 

@@ -129,7 +129,7 @@ class NormedScores(Operator):
         margin: float = Field(default=1.5, ge=1.0)
         tolerance: float = Field(default=1e-4, gt=0)
         operand_margin: float = Field(default=2.0, ge=1.0)
-        input_bits: int = Field(default=13, ge=6, le=20)
+        input_bits: int = Field(default=15, ge=6, le=20)
         truncation: str = Field(default="checked", pattern="^(checked|local)$")
 
     @classmethod

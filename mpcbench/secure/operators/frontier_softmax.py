@@ -20,8 +20,9 @@ from mpcbench.secure.randomness.linear import scattered, seen_entries, seen_posi
 from mpcbench.secure.ring import bits_of, rescaled, wrap
 from mpcbench.secure.series import COARSE, Series, fit, periods
 
-TREE_TRIG_BITS, TREE_PUBLIC_BITS = 20, 14
-EXP_TRIG_BITS, EXP_PUBLIC_BITS = 21, 14
+TREE_TRIG_BITS, TREE_PUBLIC_BITS = 20, 17
+EXP_TRIG_BITS, EXP_PUBLIC_BITS = 21, 16
+"""Of the dealer's cosines and of what multiplies them; rounding either adds to the error of the series."""
 EXP_ROOMS = (1.25, 1.5, 1.75)
 """The ends that a series of exp has to join lie far apart, so that it wants more room than others."""
 SLACK = 0.25

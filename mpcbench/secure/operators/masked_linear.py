@@ -169,7 +169,7 @@ class FrontierLinear(ReuseLinear):
         """``input_bits``: fraction bits to which the activation is cut; ``margin``: factor by which its
         calibrated magnitude may be left; ``truncation``: ``checked`` cannot fail, ``local`` can."""
 
-        input_bits: int = Field(default=13, ge=6, le=24)
+        input_bits: int = Field(default=15, ge=6, le=24)
         margin: float = 2.0
         truncation: str = Field(default="checked", pattern="^(checked|local)$")
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from mpcbench.secure.randomness.linear import Shift
 from mpcbench.secure.randomness.recipe import Kept, Recipe, Size
-from mpcbench.secure.randomness.series import Harmonics, LogPeriod, TrigBits, Turns
+from mpcbench.secure.randomness.series import MOST_HARMONICS, Harmonics, LogPeriod, TrigBits, Turns
 from mpcbench.secure.trig import waves
 
 
@@ -37,7 +37,7 @@ class Norm(Recipe):
 
     def derive(self, masks: list[torch.Tensor], kept: Kept) -> list[torch.Tensor]:
         a, t = masks[0] >> self.shifts[0], masks[2] >> self.shifts[1]
-        of_sums = waves(masks[1], self.log_period, self.harmonics, self.trig_bits)
+        of_sums = waves(masks[1], self.log_period, [self.trig_bits] * self.harmonics)
         return [a, (a * a).sum(1), *of_sums, t, a * t[:, None]]
 
 
@@ -69,28 +69,30 @@ class QuadraticGLU(Recipe):
 
 
 class SwiGLU(Recipe):
-    """A = r >> shifts[0], B = s >> shifts[1], A B; cos and sin of all harmonics of r, and B times each."""
+    """A = r >> shifts[0], B = s >> shifts[1], A B; cos and sin of all harmonics of r, and B times each.
+
+    ``trig_bits``: fraction bits of the cosines and sines, harmonic by harmonic.
+    """
 
     kind: ClassVar[str] = "swiglu"
     size: tuple[int]
     shifts: tuple[Shift, Shift]
-    harmonics: Harmonics
     log_period: LogPeriod
-    trig_bits: TrigBits
+    trig_bits: Annotated[tuple[TrigBits, ...], Field(min_length=1, max_length=MOST_HARMONICS)]
     turns: Turns = 1
 
     def masks(self) -> list[Size]:
         return [self.size, self.size]
 
     def values(self) -> list[Size]:
-        return [self.size] * 3 + [(self.harmonics, *self.size)] * 4
+        return [self.size] * 3 + [(len(self.trig_bits), *self.size)] * 4
 
     def count(self) -> int:
-        return (3 + 4 * self.harmonics) * self.size[0]
+        return (3 + 4 * len(self.trig_bits)) * self.size[0]
 
     def derive(self, masks: list[torch.Tensor], kept: Kept) -> list[torch.Tensor]:
         a, b = (mask >> shift for mask, shift in zip(masks, self.shifts, strict=True))
-        of_gate = waves(masks[0] * self.turns, self.log_period, self.harmonics, self.trig_bits)
+        of_gate = waves(masks[0] * self.turns, self.log_period, self.trig_bits)
         return [a, b, a * b, *of_gate, *(wave * b for wave in of_gate)]
 
 

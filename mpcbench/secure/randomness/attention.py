@@ -76,7 +76,7 @@ class NormedScores(Recipe):
         table = rotation(self.frequencies, self.tokens)
         q, k = turned(q, table), turned(k, table)
         c, t = scores >> self.shifts[1], roots >> self.shifts[2]
-        of_sums = waves(squares, self.log_period, self.harmonics, self.trig_bits)
+        of_sums = waves(squares, self.log_period, [self.trig_bits] * self.harmonics)
         query, key = pairs(self.tokens, self.groups)
         first, second = c * t[query], c * t[key]
         return [

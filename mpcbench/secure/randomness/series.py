@@ -10,7 +10,8 @@ from pydantic import Field
 from mpcbench.secure.randomness.recipe import Kept, Recipe, Size
 from mpcbench.secure.trig import PHASE_BITS, PHASE_BYTES, waves
 
-Harmonics = Annotated[int, Field(ge=1, le=1024)]
+MOST_HARMONICS = 1024
+Harmonics = Annotated[int, Field(ge=1, le=MOST_HARMONICS)]
 LogPeriod = Annotated[int, Field(ge=3, le=64)]
 TrigBits = Annotated[int, Field(ge=4, le=30)]
 Turns = Annotated[int, Field(ge=1, le=1 << 16)]
@@ -41,4 +42,4 @@ class Trig(Recipe):
         return PHASE_BYTES * self.mask_words()
 
     def derive(self, masks: list[torch.Tensor], kept: Kept) -> list[torch.Tensor]:
-        return waves(masks[0], PHASE_BITS, self.harmonics, self.trig_bits)
+        return waves(masks[0], PHASE_BITS, [self.trig_bits] * self.harmonics)
