@@ -30,6 +30,8 @@ AXIS = 0.36  # inches beneath a panel: tick labels and axis label
 TITLE = 0.19  # inches above a panel: its letter and title
 NOTE = 0.13  # inches of a footnote
 LAYERS = "polynomial layers"
+PAIR = {"original": (COLOURS["activation"], HATCHES["activation"]), "polynomial": (ORANGE, "")}
+"""Colours and hatches of the two activations of a layer."""
 
 
 def bytes_figure(records: Sequence[Record]) -> Figure:
@@ -77,40 +79,77 @@ def latency_figure(records: Sequence[Record]) -> Figure:
 
 def activation_figure(records: Sequence[Record]) -> Figure | None:
     """The activation of one layer, original beside polynomial: bytes, rounds, time; None without both."""
-    kept, replaced = one_layer(records)
-    if kept is None or replaced is None:
+    pairs = one_layer(records)
+    if not pairs:
         return None
     note = short_footnote(records)
-    dagger = DAGGER if note else ""
-    sheet = Sheet([0.62], [AXIS + (NOTE if note else 0)], top=0.05, left=0.76)
+    names = _pair_names(list(pairs), DAGGER if note else "")
+    several = len(pairs) > 1
+    left = max(0.76, 0.1 + 0.062 * max(map(len, names)))
+    sheet = Sheet(
+        [0.31 * len(names)], [AXIS + (NOTE if note else 0)], top=0.22 if several else 0.05, left=left
+    )
     sheet.footnote(note)
+    if several:
+        sheet.legend(_pair_handles(), 2)
     box = sheet.axes[0].get_position()
     sheet.axes[0].remove()
     width = (box.width - 2 * 0.03) / 3
     quantities = (
-        ("traffic [MB]", "online traffic", lambda c: c.bytes / 1e6),
-        ("rounds", "online rounds", lambda c: c.rounds),
-        ("time [ms]", "online time", lambda c: c.seconds * 1e3),
+        ("traffic [MB]", lambda c: c.bytes / 1e6),
+        ("rounds", lambda c: c.rounds),
+        ("time [ms]", lambda c: c.seconds * 1e3),
     )
-    for i, (label, _, value) in enumerate(quantities):
+    for i, (label, value) in enumerate(quantities):
         axes = sheet.figure.add_axes((box.x0 + i * (width + 0.03), box.y0, width, box.height))
-        values = [value(kept), value(replaced)]
-        axes.barh(
-            [0, 1], values, BAR, color=[COLOURS["activation"], ORANGE], edgecolor="white", linewidth=0.4,
-            hatch=[HATCHES["activation"], ""],
-        )  # fmt: skip
-        rows_axis(axes, [f"original{dagger}", f"polynomial{dagger}"] if i == 0 else ["", ""])
-        less = f" ({values[0] / values[1]:.1f}×)" if values[1] else ""
-        totals(axes, values, [f"{values[0]:.3g}", f"{values[1]:.3g}{less}"])
+        values = [(value(kept), value(replaced)) for kept, replaced in pairs.values()]
+        _pairs_of_bars(axes, values, names if i == 0 else [""] * len(names))
         axes.set_xlabel(label, labelpad=1)
         axes.locator_params(axis="x", nbins=3)
     return sheet.figure
 
 
-def one_layer(records: Sequence[Record]) -> tuple[Cost | None, Cost | None]:
-    """Mean over the records of the mean activation cost of one original and one polynomial layer."""
-    pairs = [Summary(record).activation_layer for record in records]
-    return mean_cost([k for k, _ in pairs if k]), mean_cost([r for _, r in pairs if r])
+def _pair_names(protocols: list[str], dagger: str) -> list[str]:
+    """Of the bars, from the top down: of protocols, where there are several, once a pair."""
+    names = protocols if len(protocols) > 1 else [*PAIR]
+    marked = [f"{name}{dagger}" for name in names]
+    return [word for name in marked for word in (name, "")] if len(protocols) > 1 else marked
+
+
+def _pair_handles() -> list:
+    from matplotlib.patches import Patch
+
+    return [
+        Patch(facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0.4, label=name)
+        for name, (colour, hatch) in PAIR.items()
+    ]
+
+
+def _pairs_of_bars(axes: Axes, pairs: list[tuple[float, float]], names: list[str]) -> None:
+    values = [value for pair in pairs for value in pair]
+    colours, hatches = zip(*PAIR.values(), strict=True)
+    axes.barh(
+        range(len(values)), values, BAR, color=colours * len(pairs), hatch=hatches * len(pairs),
+        edgecolor="white", linewidth=0.4,
+    )  # fmt: skip
+    rows_axis(axes, names)
+    words = []
+    for kept, replaced in pairs:
+        less = f" ({kept / replaced:.1f}×)" if replaced else ""
+        words += [f"{kept:.3g}", f"{replaced:.3g}{less}"]
+    totals(axes, values, words)
+
+
+def one_layer(records: Sequence[Record]) -> dict[str, tuple[Cost, Cost]]:
+    """Protocol by protocol, of those with both: the mean over its records of the mean activation cost of one
+    original and one polynomial layer."""
+    found = {}
+    for protocol in dict.fromkeys(record.protocol.name for record in records):
+        pairs = [Summary(r).activation_layer for r in records if r.protocol.name == protocol]
+        kept, replaced = mean_cost([k for k, _ in pairs if k]), mean_cost([r for _, r in pairs if r])
+        if kept and replaced:
+            found[protocol] = (kept, replaced)
+    return found
 
 
 def _two_panels(records, stacks, extra_handles=(), names=None) -> Sheet:

@@ -73,9 +73,9 @@ _LATENCY = (
     "many times less than with no polynomial layer."
 )
 _ACTIVATION = (
-    "The activation of one decoder layer in the online phase: original (SwiGLU) and polynomial, means over "
-    "the layers of each kind in all records. Traffic of both parties (1 MB = 10^6 bytes), rounds, and wall "
-    "clock at the slower party. In parentheses: how many times less than the original."
+    "The activation of one decoder layer in the online phase: original (SwiGLU) and polynomial, protocol by "
+    "protocol, means over the layers of each kind. Traffic of both parties (1 MB = 10^6 bytes), rounds, and "
+    "wall clock at the slower party. In parentheses: how many times less than the original."
 )
 
 

@@ -255,3 +255,28 @@ def test_ink_and_hatches() -> None:
     assert ink("#0072B2") == "white"
     assert ink("#F0E442") == "black"
     assert "activation" in HATCHES
+
+
+def _halved(record: Record) -> Record:
+    """The same run with half of the traffic."""
+    entries = [
+        entry.model_copy(update={"bytes_sent": tuple(sent // 2 for sent in entry.bytes_sent)})
+        for entry in record.ledger.online.entries
+    ]
+    return record.model_copy(update={"ledger": record.ledger.model_copy(update={"online": phase(entries)})})
+
+
+@pytest.mark.usefixtures("style")
+def test_one_layers_activation_is_never_averaged_over_protocols() -> None:
+    ours = [make_record(layers) for layers in (0, 8)]
+    other = [_halved(make_record(layers, protocol="crypten-reuse")) for layers in (0, 8)]
+    pairs = costs.one_layer([*ours, *other])
+    assert list(pairs) == ["crypten", "crypten-reuse"]
+    assert pairs["crypten"] == costs.one_layer(ours)["crypten"]
+    halves = [2 * cost.bytes for cost in pairs["crypten-reuse"]]
+    assert halves == pytest.approx([cost.bytes for cost in pairs["crypten"]], rel=1e-4)
+    figure = costs.activation_figure([*ours, *other])
+    widths = [bar.get_width() for bar in figure.axes[0].patches]
+    assert widths == pytest.approx([cost.bytes / 1e6 for pair in pairs.values() for cost in pair])
+    boxes = _boxes(figure)
+    assert not any(box.overlaps(other) for i, box in enumerate(boxes) for other in boxes[:i])
