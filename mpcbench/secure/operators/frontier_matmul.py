@@ -37,7 +37,7 @@ class Matmul(Operator):
     name, op = "frontier.matmul", "matmul"
     source = "Beaver (CRYPTO 1991); truncation with the opening: secure/opening.py"
     domain = "|x|, |y| within calibration times margin; |x y| < 2^(63 - 2 input_bits)"
-    error = 1.5e-2
+    error = 2e-3
 
     class Params(Params):
         """``input_bits``: fraction bits to which both operands are cut; ``margin``: factor by which their

@@ -161,7 +161,7 @@ class FrontierLinear(ReuseLinear):
     name = "frontier.linear"
     source = "Beaver (CRYPTO 1991) with a fixed operand; truncation with the opening: secure/opening.py"
     domain = "|x| within calibration times margin; |y| < 2^(63 - input_bits - f)"
-    error = 4e-3
+    error = 1e-3
     cuts_locally = frozenset()
     opened_bytes = CUT_BYTES
 
