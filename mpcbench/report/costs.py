@@ -111,9 +111,8 @@ def activation_figure(records: Sequence[Record]) -> Figure | None:
 
 def _pair_names(protocols: list[str], dagger: str) -> list[str]:
     """Of the bars, from the top down: of protocols, where there are several, once a pair."""
-    names = protocols if len(protocols) > 1 else [*PAIR]
-    marked = [f"{name}{dagger}" for name in names]
-    return [word for name in marked for word in (name, "")] if len(protocols) > 1 else marked
+    names = [word for name in protocols for word in (name, "")] if len(protocols) > 1 else PAIR
+    return [name and f"{name}{dagger}" for name in names]
 
 
 def _pair_handles() -> list:

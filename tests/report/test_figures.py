@@ -120,6 +120,14 @@ def _boxes(figure, gid: str | None = None) -> list:
     return [text.get_window_extent(renderer) for text in texts if gid is None or text.get_gid() == gid]
 
 
+def _assert_words_apart_and_on_the_page(figure) -> None:
+    boxes = _boxes(figure)
+    for i, box in enumerate(boxes):
+        assert box.x0 >= 0
+        assert box.x1 <= COLUMN * figure.dpi + 0.5
+        assert not any(box.overlaps(other) for other in boxes[:i])
+
+
 @pytest.mark.usefixtures("style")
 @pytest.mark.parametrize("layers", [(0,), (0, 8, 16), (0, 1, 2, 3, 4), (0, 4, 8, 12, 16, 20, 30)])
 @pytest.mark.parametrize("draw", FIGURES.values())
@@ -128,11 +136,7 @@ def test_no_words_collide_or_leave_the_page(draw, layers: tuple[int, ...]) -> No
     if figure is None:  # the activation of one layer needs a polynomial one
         assert (draw, layers) == (costs.activation_figure, (0,))
         return
-    boxes = _boxes(figure)
-    for i, box in enumerate(boxes):
-        assert box.x0 >= 0
-        assert box.x1 <= COLUMN * figure.dpi + 0.5
-        assert not any(box.overlaps(other) for other in boxes[:i])
+    _assert_words_apart_and_on_the_page(figure)
 
 
 @pytest.mark.usefixtures("style")
@@ -278,5 +282,4 @@ def test_one_layers_activation_is_never_averaged_over_protocols() -> None:
     figure = costs.activation_figure([*ours, *other])
     widths = [bar.get_width() for bar in figure.axes[0].patches]
     assert widths == pytest.approx([cost.bytes / 1e6 for pair in pairs.values() for cost in pair])
-    boxes = _boxes(figure)
-    assert not any(box.overlaps(other) for i, box in enumerate(boxes) for other in boxes[:i])
+    _assert_words_apart_and_on_the_page(figure)

@@ -103,7 +103,7 @@ class SwiGLU(OneRound):
     name, op = "frontier.swiglu", "swiglu"
     priced_by = ("gate",)
     source = "SwiGLU (Shazeer, 2020); series: secure/evaluate.py"
-    domain = "|g| within calibration times margin; the value below 2^(62 - input_bits - 26)"
+    domain = "|g| within calibration times margin; the value below 2^(62 - input_bits - series_bits)"
     error = 5e-3
 
     class Params(OneRound.Params):
