@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +18,7 @@ from torch.nn import functional
 from transformers import LlamaForCausalLM
 
 from mpcbench.distill.data import Batch
+from mpcbench.distill.divergence import Divergence
 from mpcbench.distill.recipe import Objective
 from mpcbench.distill.student import Student
 
@@ -115,7 +115,7 @@ class Distillation(nn.Module):
         goal, watch = self.objective, self.student.watch
         watch.see(batch.real)
         layers = self.compared_layers
-        with _autocast(self.student.model, self.autocast):
+        with _autocast(self.student.model, self.autocast), _plain_attention(self.student.model):
             with outputs_of(self.student.model, layers) as seen:
                 hidden = self.student.model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
             hidden = hidden[batch.real]
@@ -142,55 +142,7 @@ class Distillation(nn.Module):
         other = None if self._head[0] is None else self._head[0].weight
         own, dtype = self.student.model.lm_head.weight, torch.bfloat16 if self.autocast else torch.float32
         with torch.autocast(student.device.type, enabled=False):
-            return _Divergence.apply(student, teacher, own, other, dtype, self.objective.temperature)
-
-
-class _Divergence(torch.autograd.Function):
-    """The KL of two output distributions from hidden states, and its gradient, without logits in memory.
-
-    A few tokens at a time stay in the processor's cache; the gradient for hidden states, (q - p) W, is
-    taken on the way, since the frozen output layer W needs none. With one head for both models the
-    difference of logits is the head of the difference of hidden states: what bfloat16 rounds off is then a
-    fraction of a small number, not of logits near 20.
-    """
-
-    ROWS = 64
-
-    @staticmethod
-    def forward(
-        context: Any, student: torch.Tensor, teacher: torch.Tensor, own: torch.Tensor,
-        other: torch.Tensor | None, dtype: torch.dtype, temperature: float,
-    ) -> torch.Tensor:  # fmt: skip
-        """own, other: output layers [vocabulary, hidden], ``other`` the teacher's unless they are one.
-
-        dtype: of the matrix products.
-        """
-        own, other = own.to(dtype), None if other is None else other.to(dtype)
-        total = student.new_zeros((), dtype=torch.float32)
-        gradient = torch.empty_like(student)
-        for start in range(0, len(student), _Divergence.ROWS):
-            rows = slice(start, start + _Divergence.ROWS)
-            reference = _logits(teacher[rows].to(dtype), own if other is None else other, temperature)
-            if other is None:
-                change = (student[rows] - teacher[rows]).to(dtype)
-                logits = _logits(change, own, temperature).add_(reference)
-            else:
-                logits = _logits(student[rows].to(dtype), own, temperature)
-            p, q = reference.log_softmax(-1), logits.log_softmax(-1)
-            chance = p.exp()
-            total += (chance * p.sub_(q)).sum()
-            gradient[rows] = q.exp_().sub_(chance).to(dtype) @ own
-        context.save_for_backward(gradient.mul_(temperature / len(student)))
-        return total * temperature**2 / len(student)
-
-    @staticmethod
-    def backward(context: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (gradient,) = context.saved_tensors
-        return gradient * grad, None, None, None, None, None
-
-
-def _logits(hidden: torch.Tensor, head: torch.Tensor, temperature: float) -> torch.Tensor:
-    return functional.linear(hidden, head).float().div_(temperature)
+            return Divergence.apply(student, teacher, own, other, dtype, self.objective.temperature)
 
 
 def layer_error(
@@ -230,3 +182,19 @@ def outputs_of(model: LlamaForCausalLM, layers: list[int]) -> Iterator[dict[int,
 
 def _autocast(model: nn.Module, enabled: bool) -> torch.autocast:
     return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+@contextmanager
+def _plain_attention(model: LlamaForCausalLM) -> Iterator[None]:
+    """For the block, on a CPU, attention as matrix products: fused, it takes ten times as long backwards.
+
+    Training passages are short; the fused kernel's blocks are not.
+    """
+    config = model.config
+    usual = config._attn_implementation
+    if model.device.type == "cpu":
+        config._attn_implementation = "eager"
+    try:
+        yield
+    finally:
+        config._attn_implementation = usual
