@@ -60,7 +60,7 @@ def combined(
 ) -> torch.Tensor:  # fmt: skip
     """The linear combination, once the phase is open: that of x - r, in 2^-log_period turns."""
     constant = round(series.constant * 2.0 ** (trig_bits + public_bits))
-    result = combination(phase, log_period, amplitudes(series, public_bits), cosines, sines)
+    (result,) = combination(phase, log_period, amplitudes(series, public_bits), cosines, sines)
     return plus(result, constant)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 Reals = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
+Many = tuple[Integers, ...]
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -80,27 +81,31 @@ def waves(phases: Integers, log_period: int, scales: Reals, cosines: Integers, s
 
 @compiled
 def combine(
-    phases: Integers, log_period: int, a: Reals, b: Reals, cosines: Integers, sines: Integers, sums: Integers
+    phases: Integers, log_period: int, a: Reals, b: Reals, cosines: Many, sines: Many, sums: Many
 ) -> None:
     """The sums over k of round(a_k cos kp + b_k sin kp) C_k + round(b_k cos kp - a_k sin kp) S_k, (n,).
 
-    a, b: (harmonics,); C, S: (harmonics, n), integers.
+    a, b: (harmonics,); C, S: (harmonics, n), integers. ``cosines``, ``sines`` and ``sums`` are tuples: all
+    C and S are multiplied by the same numbers.
     """
     c1, s1, c, s = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
-    total = np.empty(BLOCK, np.int64)
+    to_cosine, to_sine = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int64)
     for start in range(0, len(phases), BLOCK):
-        count = min(BLOCK, len(phases) - start)
-        for i in range(count):
+        end = min(start + BLOCK, len(phases))
+        for i in range(end - start):
             c1[i], s1[i] = _turned(phases[start + i], log_period)
-            c[i], s[i], total[i] = c1[i], s1[i], 0
-        for k in range(len(cosines)):
-            for i in range(count):
-                to_cosine = np.int64(np.rint(c[i] * a[k] + s[i] * b[k]))
-                to_sine = np.int64(np.rint(c[i] * b[k] - s[i] * a[k]))
-                total[i] += to_cosine * cosines[k, start + i] + to_sine * sines[k, start + i]
+            c[i], s[i] = c1[i], s1[i]
+        for which in range(len(sums)):
+            sums[which][start:end] = 0
+        for k in range(len(a)):
+            for i in range(end - start):
+                to_cosine[i] = np.int64(np.rint(c[i] * a[k] + s[i] * b[k]))
+                to_sine[i] = np.int64(np.rint(c[i] * b[k] - s[i] * a[k]))
                 c[i], s[i] = c[i] * c1[i] - s[i] * s1[i], s[i] * c1[i] + c[i] * s1[i]
-        for i in range(count):
-            sums[start + i] = total[i]
+            for which in range(len(sums)):
+                total, x, y = sums[which][start:end], cosines[which][k, start:end], sines[which][k, start:end]
+                for i in range(end - start):
+                    total[i] += to_cosine[i] * x[i] + to_sine[i] * y[i]
 
 
 @compiled

@@ -37,7 +37,8 @@ def prepare() -> None:
     nothing = torch.empty(0, dtype=torch.int64)
     circle(nothing, PHASE_BITS)
     none = waves(nothing, PHASE_BITS, [0])
-    combination(nothing, PHASE_BITS, (np.empty(1), np.empty(1)), *none)
+    for pairs in (1, 2):
+        combination(nothing, PHASE_BITS, (np.empty(1), np.empty(1)), *none * pairs)
 
 
 def fingerprint() -> str:
@@ -66,16 +67,18 @@ def waves(phases: torch.Tensor, log_period: int, bits: Sequence[int]) -> list[to
 
 
 def combination(
-    phases: torch.Tensor, log_period: int, amplitudes: tuple[np.ndarray, np.ndarray],
-    cosines: torch.Tensor, sines: torch.Tensor,
-) -> torch.Tensor:  # fmt: skip
+    phases: torch.Tensor, log_period: int, amplitudes: tuple[np.ndarray, np.ndarray], *waves: torch.Tensor
+) -> list[torch.Tensor]:
     """The series a, b = ``amplitudes`` (harmonics,) at phase p + r, where the sum over k is (n,) of
 
     round(a cos kp + b sin kp) cos kr + round(b cos kp - a sin kp) sin kr
 
-    for public ``phases`` p (n,) and ``cosines`` and ``sines`` of kr, or shares of them, (harmonics, n).
+    for public ``phases`` p (n,) and ``waves``: cos kr and sin kr, or shares of them, (harmonics, n). More
+    pairs of waves may follow, such as both times something: each pair has a sum of its own.
     """
-    sums = torch.empty_like(phases)
-    shares = (share.numpy() for share in (cosines, sines))
-    kernels().combine(phases.numpy(), log_period, *amplitudes, *shares, sums.numpy())
+    sums = [torch.empty_like(phases) for _ in waves[::2]]
+    pairs = (waves[::2], waves[1::2], sums)
+    kernels().combine(
+        phases.numpy(), log_period, *amplitudes, *(tuple(map(torch.Tensor.numpy, each)) for each in pairs)
+    )
     return sums

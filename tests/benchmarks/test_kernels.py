@@ -21,7 +21,7 @@ AMPLITUDES = np.random.default_rng(0).normal(size=(2, HARMONICS)) * 2.0**13
 
 
 def _compiled() -> torch.Tensor:
-    return combination(PHASES, LOG_PERIOD, tuple(AMPLITUDES), *SHARES)
+    return combination(PHASES, LOG_PERIOD, tuple(AMPLITUDES), *SHARES)[0]
 
 
 def _in_passes() -> torch.Tensor:

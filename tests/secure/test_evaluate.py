@@ -77,8 +77,8 @@ def _rounding(series: Series, trig: tuple[int, ...], factors: tuple[int, ...]) -
     unit = 64 - series.log_period
     phase = torch.from_numpy(np.rint(x * 2.0**unit).astype(np.int64)) * series.turns - mask
     shares = waves(mask, 64, trig)
-    made = combination(phase, 64, amplitudes(series, factors), *shares).numpy()
-    value = made * 2.0 ** -(trig[0] + factors[0]) + series.constant
+    (made,) = combination(phase, 64, amplitudes(series, factors), *shares)
+    value = made.numpy() * 2.0 ** -(trig[0] + factors[0]) + series.constant
     return float(np.sqrt(np.mean((value - series(x)) ** 2)))
 
 

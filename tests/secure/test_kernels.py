@@ -32,23 +32,24 @@ def test_waves_are_rounded_cosines_and_sines(count: int) -> None:
     assert (np.abs(sines - np.sin(angles) * scales[:, None]) <= 0.5 + 1e-6).all()
 
 
+@pytest.mark.parametrize("pairs", [1, 2])
 @pytest.mark.parametrize("count", LENGTHS)
-def test_combination_is_that_of_rounded_multipliers_modulo_the_ring(count: int) -> None:
-    phases, (cosines, sines) = _integers(count), _integers(2, 4, count, seed=1)
+def test_combination_is_that_of_rounded_multipliers_modulo_the_ring(count: int, pairs: int) -> None:
+    phases, (cosines, sines) = _integers(count), _integers(2, pairs, 4, count, seed=1)
     a, b = np.random.default_rng(2).normal(size=(2, 4)) * 2.0**13
-    sums = np.empty(count, np.int64)
-    kernels.combine(phases, 24, a, b, cosines, sines, sums)
+    sums = np.empty((pairs, count), np.int64)
+    kernels.combine(phases, 24, a, b, tuple(cosines), tuple(sines), tuple(sums))
     angles = np.arange(1, 5)[:, None] * _angles(phases, 24)
     to_cosines = np.rint(a[:, None] * np.cos(angles) + b[:, None] * np.sin(angles)).astype(np.int64)
     to_sines = np.rint(b[:, None] * np.cos(angles) - a[:, None] * np.sin(angles)).astype(np.int64)
-    assert (sums == (to_cosines * cosines + to_sines * sines).sum(0)).all()
+    assert (sums == (to_cosines * cosines + to_sines * sines).sum(1)).all()
 
 
 def _digest(communicator) -> str:
-    phases, shares = _integers(5000), _integers(2, 300, 5000, seed=1)
+    phases, (cosines, sines) = _integers(5000), _integers(2, 300, 5000, seed=1)
     sums = np.empty(5000, np.int64)
     amplitudes = np.random.default_rng(2).normal(size=(2, 300)) * 2.0**18
-    kernels.combine(phases, 24, *amplitudes, *shares, sums)
+    kernels.combine(phases, 24, *amplitudes, (cosines,), (sines,), (sums,))
     return hashlib.sha256(sums.tobytes()).hexdigest()
 
 

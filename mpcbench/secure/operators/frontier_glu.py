@@ -169,8 +169,7 @@ def _even_part(
     series: Series, factors: tuple[int, ...], bits: int,
 ) -> torch.Tensor:  # fmt: skip
     """Shares of E(g) u, with ``bits`` more fraction bits than y; ``phase`` of the first harmonic."""
-    scaled = amplitudes(series, factors)
-    alone, times_b = (combination(phase, log_period, scaled, *each) for each in (waves[:2], waves[2:]))
+    alone, times_b = combination(phase, log_period, amplitudes(series, factors), *waves)
     constant = round(series.constant * 2.0**bits)
     return plus(b * constant, y * constant) + times_b.addcmul_(y, alone)
 
