@@ -5,13 +5,7 @@ import torch
 from torch.nn import functional
 
 from mpcbench.distill.data import pad
-from mpcbench.distill.objective import (
-    Distillation,
-    Teacher,
-    _plain_attention,
-    layer_error,
-    outputs_of,
-)
+from mpcbench.distill.objective import Distillation, Teacher, _plain_attention, layer_error, outputs_of
 from mpcbench.distill.recipe import Objective
 from mpcbench.distill.recipe import Student as Settings
 from mpcbench.distill.student import Start, Student
