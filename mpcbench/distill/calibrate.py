@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from mpcbench import __version__
 from mpcbench.checkpoints import (
@@ -35,6 +34,13 @@ from mpcbench.progress import Progress, silent
 
 METHODS = {2: 2, 3: 3, 4: 3}
 """By degree, part of every cache key: raise it when the same inputs would give other coefficients."""
+
+FIRST_WEIGHT = 0.02
+"""How much the first token of a text counts in the fit.
+
+It is an attention sink in many Llamas (Xiao et al., ICLR 2024, section 3.1): gates of 50 where others stay
+within 4, for which a polynomial with a full say of this token would sacrifice all others.
+"""
 
 
 @dataclass(frozen=True)
@@ -163,29 +169,15 @@ def sensitivities(
 def fit_layer(stream: Stream, layer: int, degree: int, per_channel: bool = True) -> torch.Tensor:
     """Coefficients [degree + 1, channels] (float32) of one layer from a stream that has just attended."""
     mlp = stream.model.model.layers[layer].mlp
-    gates, ups, sizes = [], [], []
-    for residual, normed in stream.mlp_inputs(layer):
-        gates.append(mlp.gate_proj(normed))
-        ups.append(mlp.up_proj(normed))
-        after = residual + mlp.down_proj(functional.silu(gates[-1]) * ups[-1])
-        sizes.append(after.double().square().mean(-1))
-    moments = Moments(gates[0].shape[-1], degree, gates[0].device)
-    gate = torch.cat(gates)
-    moments.add(gate, torch.cat(ups), token_weights(torch.cat(sizes), stream.first))
+    inputs = stream.mlp_inputs(layer)
+    gate = torch.cat([mlp.gate_proj(normed) for normed in inputs])
+    up = torch.cat([mlp.up_proj(normed) for normed in inputs])
+    moments = Moments(gate.shape[-1], degree, gate.device)
+    moments.add(gate, up, torch.where(stream.first, FIRST_WEIGHT, 1.0))
     if degree > 2:
         moments.guard(gate[~stream.first].abs().amax(0))
     output_weight = dense_weight(mlp.down_proj).double().square().sum(0)
     return moments.solve(output_weight, per_channel).float()
-
-
-def token_weights(mean_squares: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
-    """How much each token counts in the fit, [tokens].
-
-    mean_squares: of the residual after the layer; first: which tokens stand at position 0. The first token
-    of a text is an attention sink in many Llamas (Xiao et al., ICLR 2024, section 3.1): gates of 50 where
-    others stay within 4, for which a polynomial with a full say of this token would sacrifice all others.
-    """
-    return torch.where(first, 0.02, 1.0).double()
 
 
 class Replaced(nn.Module):

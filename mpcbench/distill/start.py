@@ -42,7 +42,7 @@ def add_polynomials(
 
 def _start(stream: Stream, layer: int, settings: Polynomials, generator: torch.Generator) -> Start:
     mlp = stream.model.model.layers[layer].mlp
-    gates = torch.cat([mlp.gate_proj(normed) for _, normed in stream.mlp_inputs(layer)])[~stream.first]
+    gates = torch.cat([mlp.gate_proj(normed) for normed in stream.mlp_inputs(layer)])[~stream.first]
     scale, bound = gates.square().mean(0).sqrt(), gates.abs().amax(0)
     shape = (settings.degree + 1, gates.shape[1])
     if settings.start == "calibrated":

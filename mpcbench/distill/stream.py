@@ -73,12 +73,10 @@ class Stream:
             self.attend(layer)
             self.transform(layer, self.model.model.layers[layer].mlp)
 
-    def mlp_inputs(self, layer: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Per batch: (residual, normalised residual) of the real tokens, each [tokens, hidden_size]."""
+    def mlp_inputs(self, layer: int) -> list[torch.Tensor]:
+        """Per batch: the normalised residual of the real tokens, [tokens, hidden_size]."""
         norm = self.model.model.layers[layer].post_attention_layernorm
-        for hidden, real in zip(self.hidden, self.real, strict=True):
-            residual = hidden[real]
-            yield residual, norm(residual)
+        return [norm(hidden[real]) for hidden, real in zip(self.hidden, self.real, strict=True)]
 
     def log_probabilities(self) -> Iterator[torch.Tensor]:
         """Per batch: log-probabilities of the next token at the real tokens, [tokens, vocabulary]."""

@@ -39,7 +39,7 @@ def test_mlp_inputs_are_what_the_mlp_sees():
     stream = Stream(model, SEQUENCES)
     stream.run(range(1))
     stream.attend(1)
-    ours = torch.cat([normed for _, normed in stream.mlp_inputs(1)])
+    ours = torch.cat(stream.mlp_inputs(1))
     torch.testing.assert_close(ours, torch.cat(seen), atol=1e-5, rtol=1e-4)
 
 
