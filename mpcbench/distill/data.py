@@ -12,12 +12,12 @@ from mpcbench import hub
 from mpcbench.accuracy.questions import QuestionSet
 from mpcbench.checkpoints import Checkpoint
 from mpcbench.distill.own_text import self_texts
+from mpcbench.distill.recipe import FIT_TOKENS
 from mpcbench.distill.texts import HOLD_OUT_EVERY, WINDOW, Split, Texts, answered, calibration_texts
 from mpcbench.errors import UserError
 from mpcbench.progress import Progress, silent
 
 HELD_OUT_TOKENS = 2_000
-START_TOKENS = 10_000
 POOL = 16
 """Steps whose passages are drawn together and then batched with others of like length."""
 
@@ -82,14 +82,14 @@ def training_split(texts: Texts, tokenizer: PreTrainedTokenizerBase) -> Split:
     return Split(fit, held_out)
 
 
-def for_calibration(parts: Split) -> Split:
-    """The first ``START_TOKENS`` of what is trained on, and the same held-out part."""
+def for_calibration(parts: Split, tokens: int = FIT_TOKENS) -> Split:
+    """The first so many tokens of what is trained on, to whole passages, and the same held-out part."""
     fit, count = [], 0
-    for tokens in parts.fit:
-        if count >= START_TOKENS:
+    for passage in parts.fit:
+        if count >= tokens:
             break
-        fit.append(tokens)
-        count += len(tokens)
+        fit.append(passage)
+        count += len(passage)
     return Split(fit, parts.held_out)
 
 

@@ -119,8 +119,8 @@ class _Run:
         recipe, accelerator = self.recipe, self.accelerator
         again = recipe.polynomials.refit and state.step == 0
         new = [layer for layer in layers if again or layer not in student.polynomials]
-        add_polynomials(student, new, recipe.polynomials, for_calibration(self.parts).fit, recipe.seed,
-                        self.progress)  # fmt: skip
+        fit = for_calibration(self.parts, recipe.polynomials.fit_tokens).fit
+        add_polynomials(student, new, recipe.polynomials, fit, recipe.seed, self.progress)
         head = None if self.plan.teacher is None else teacher.model.lm_head
         module = Distillation(student, recipe.objective, head, recipe.compute == "bfloat16")
         share = max(1, recipe.optimiser.tokens // accelerator.num_processes)
@@ -236,7 +236,7 @@ def _identity(plan: Plan) -> dict[str, Any]:
         "model": {"name": plan.original.name, "sha256": plan.original.sha256},
         "teacher": plan.teacher.sha256 if plan.teacher else "the model itself",
         "data": {"description": plan.texts.description, "sha256": plan.texts.sha256},
-        "recipe": plan.recipe.model_dump(mode="json", exclude={"description"}),
+        "recipe": plan.recipe.model_dump(mode="json", exclude={"description": True, **plan.recipe.newer}),
     }
 
 

@@ -27,6 +27,9 @@ GUARD_WEIGHT = 1e-5
 GUARD_REACH = 1.5
 GUARD_POINTS = 9
 
+ROWS = 128
+"""Tokens that are summed over at a time: their powers, in float64, stay in a core's cache."""
+
 
 class Moments:
     """Weighted sums over tokens from which the polynomials of one layer follow.
@@ -42,6 +45,10 @@ class Moments:
 
     def add(self, gate: torch.Tensor, up: torch.Tensor, weight: torch.Tensor) -> None:
         """gate, up: [tokens, channels]; weight: [tokens], not negative."""
+        for rows in zip(gate.split(ROWS), up.split(ROWS), weight.split(ROWS), strict=True):
+            self._add(*rows)
+
+    def _add(self, gate: torch.Tensor, up: torch.Tensor, weight: torch.Tensor) -> None:
         gate = gate.double()
         term = weight.double()[:, None] * up.double().square()
         silu = functional.silu(gate)

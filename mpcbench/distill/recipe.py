@@ -24,6 +24,9 @@ Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
+FIT_TOKENS = 10_000
+"""Of the training text, which polynomials start from unless a recipe says otherwise."""
+
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -37,8 +40,9 @@ class Polynomials(_Strict):
     ``layers``: numbers of replaced layers; several are stages, each starting from the last one's result.
     ``shared``: one polynomial for all channels of a layer, as in the study; else one a channel.
     ``start``: ``calibrated`` is the closed-form fit of :mod:`mpcbench.distill.fit`, ``series`` SiLU's
-    Taylor series at 0, ``random`` standard normal coefficients. ``refit``: a stage starts the layers of
-    earlier stages anew as well, on what the layers before them put out by then.
+    Taylor series at 0, ``random`` standard normal coefficients. ``fit_tokens``: of the training text, which
+    the closed form sees. ``refit``: a stage starts the layers of earlier stages anew as well, on what the
+    layers before them put out by then.
     """
 
     layers: list[Annotated[int, Field(ge=0)] | Literal["all"]] = Field([8], min_length=1)
@@ -46,6 +50,7 @@ class Polynomials(_Strict):
     shared: bool = False
     placement: str = "least-sensitive"
     start: Literal["calibrated", "series", "random"] = "calibrated"
+    fit_tokens: Count = FIT_TOKENS
     refit: bool = False
 
 
@@ -172,9 +177,16 @@ class Recipe(_Strict):
         return len(self.polynomials.layers)
 
     @property
+    def newer(self) -> dict[str, Any]:
+        """Fields that were added later and are not set, as pydantic's ``exclude``: they change no name."""
+        return {} if self.polynomials.fit_tokens != FIT_TOKENS else {"polynomials": {"fit_tokens"}}
+
+    @property
     def sha256(self) -> str:
         """Of everything but the words; a field that older recipes do not know counts where it is set."""
-        left_out = {"description"} | ({"own_text"} if self.own_text == OwnText() else set())
+        left_out = {"description": True, **self.newer}
+        if self.own_text == OwnText():
+            left_out["own_text"] = True
         return hashlib.sha256(self.model_dump_json(exclude=left_out).encode()).hexdigest()
 
 

@@ -221,8 +221,10 @@ class _Study:
         write_study(self._record(), self.file)
 
     def _record(self) -> Study:
-        order = ["original", "nf4", *run_names()]
-        cells = sorted(self.cells.values(), key=lambda cell: (order.index(cell.row), cell.seed, cell.layers))
+        order = {row: place for place, row in enumerate(["original", "nf4", *run_names()])}
+        cells = sorted(  # a row of another version's study stays, at the end
+            self.cells.values(), key=lambda cell: (order.get(cell.row, len(order)), cell.seed, cell.layers)
+        )
         original = self.plan.original
         return Study(
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -49,6 +49,7 @@ def test_too_little_text_is_refused(passages):
 def test_calibration_sees_the_beginning():
     parts = Split([[1] * 100] * 500, [[2, 3]])
     assert sum(map(len, for_calibration(parts).fit)) == 10_000
+    assert sum(map(len, for_calibration(parts, 250).fit)) == 300
     assert for_calibration(parts).held_out == [[2, 3]]
 
 

@@ -101,6 +101,13 @@ def test_a_changed_recipe_takes_the_place_of_the_one_before(plan, monkeypatch):
     assert (first.cells[2].training.steps, again.cells[2].training.steps) == (4, 2)
 
 
+def test_a_row_that_the_table_no_longer_has_stays_at_the_end(plan, monkeypatch):
+    study(replace(plan, only=("deep-unclipped",)))
+    monkeypatch.setattr(module, "_table", lambda: TABLE | {"runs": TABLE["runs"][1:]})
+    rows = [cell.row for cell in study(plan).cells]
+    assert rows == ["original", "nf4", "mpcbench", "mpcbench", "deep-unclipped"]
+
+
 def test_a_quick_study_does_not_mix_with_a_full_one(plan):
     study(replace(plan, only=("deep-unclipped",)))
     with pytest.raises(UserError, match="is a full study: name another folder"):
