@@ -55,10 +55,13 @@ def _plain(value: Any) -> Any:
 
 
 class Watchdog:
-    """Says when a loss spikes or a step is not finite, and what to do about it."""
+    """Says when a loss spikes or a step is not finite, and what to do about it.
 
-    def __init__(self, clipped: bool, losses: list[float] | None = None):
-        self.clipped = clipped
+    clipped: whether gradients are; layer_mse: whether the loss has that part; losses: of the steps before.
+    """
+
+    def __init__(self, clipped: bool, losses: list[float] | None = None, layer_mse: bool = False):
+        self.clipped, self.layer_mse = clipped, layer_mse
         self.losses: deque[float] = deque(losses or [], maxlen=WINDOW)
         self.bad_in_a_row = 0
 
@@ -84,4 +87,5 @@ class Watchdog:
     def _advice(self) -> str:
         if not self.clipped:
             return "clip the gradient (optimiser.clip: 1.0), whose norm grows with every polynomial layer"
-        return "lower the rates, give layer_mse less weight, or replace fewer layers a stage"
+        less = "give layer_mse less weight, " if self.layer_mse else ""
+        return f"if that happens again and again, lower the rates, {less}or replace fewer layers a stage"

@@ -58,7 +58,7 @@ class Trainer:
         self.names = {p: name for name, p in self.student.named_parameters() if p.requires_grad}
         if state.moments:
             _load_moments(self.optimiser, self.names, state.moments)
-        self.watchdog = Watchdog(settings.clip is not None, state.losses)
+        self.watchdog = Watchdog(settings.clip is not None, state.losses, recipe.objective.layer_mse > 0)
         done = -1 if self._starts else state.step  # a start that is judged again is logged again
         self.log = Log(folder.log, state.stage, done) if accelerator.is_main_process else None
 

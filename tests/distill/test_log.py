@@ -41,7 +41,13 @@ def test_a_spike_is_told_against_what_was_usual():
     dog = Watchdog(clipped=True)
     assert not any(dog.look(1.0, 1.0) for _ in range(10))
     assert dog.look(2.9, 1.0) is None
-    assert "loss 3.5 is 3.5 times what it was: lower the rates" in dog.look(3.5, 1.0)
+    assert "loss 3.5 is 3.5 times what it was: if that happens again" in dog.look(3.5, 1.0)
+
+
+def test_advice_names_a_part_of_the_loss_only_where_there_is_one():
+    with_part = Watchdog(clipped=True, losses=[1.0] * 20, layer_mse=True)
+    assert "layer_mse" in with_part.look(9.0, 1.0)
+    assert "layer_mse" not in Watchdog(clipped=True, losses=[1.0] * 20).look(9.0, 1.0)
 
 
 def test_the_first_steps_spike_as_they_like():
