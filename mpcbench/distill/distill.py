@@ -28,7 +28,7 @@ from mpcbench.distill.run_folder import RunFolder, State
 from mpcbench.distill.sharding import accelerator
 from mpcbench.distill.start import add_polynomials
 from mpcbench.distill.student import Student
-from mpcbench.distill.texts import Texts
+from mpcbench.distill.texts import Split, Texts
 from mpcbench.distill.train import Say, Trainer
 from mpcbench.errors import UserError
 from mpcbench.paths import cache_dir
@@ -119,17 +119,25 @@ class _Run:
         recipe, accelerator = self.recipe, self.accelerator
         again = recipe.polynomials.refit and state.step == 0
         new = [layer for layer in layers if again or layer not in student.polynomials]
-        fit = for_calibration(self.parts, recipe.polynomials.fit_tokens).fit
-        add_polynomials(student, new, recipe.polynomials, fit, recipe.seed, self.progress)
+        own = self._own_text(state.stage)
+        sequences, weights = self._fitted(own)
+        add_polynomials(student, new, recipe.polynomials, sequences, recipe.seed, self.progress, weights)
         head = None if self.plan.teacher is None else teacher.model.lm_head
         module = Distillation(student, recipe.objective, head, recipe.compute == "bfloat16")
         share = max(1, recipe.optimiser.tokens // accelerator.num_processes)
-        batches = Batches(self.parts.fit + self._own_text(state.stage), share, recipe.seed)
+        batches = Batches(self.parts.fit + own * recipe.own_text.train, share, recipe.seed)
         trainer = Trainer(
             accelerator, recipe, module, teacher, judge, batches, self.folder, state, self.progress, self.say
         )
         trainer.run()
         accelerator.free_memory()
+
+    def _fitted(self, own: list[list[int]]) -> tuple[list[list[int]], list[float]]:
+        """What polynomials are fitted on, and what the tokens of each passage count."""
+        tokens, weight = self.recipe.polynomials.fit_tokens, self.recipe.own_text.fit_weight
+        given = for_calibration(self.parts, tokens).fit
+        beside = for_calibration(Split(own, []), tokens).fit if weight else []
+        return given + beside, [1.0] * len(given) + [weight] * len(beside)
 
     @property
     def _alike(self) -> Alike | None:
@@ -215,7 +223,9 @@ class _Run:
     def _info(self, layers: list[int], steps: int) -> AdapterInfo:
         plan, recipe, original = self.plan, self.recipe, self.plan.original
         teacher = (plan.teacher or original).name
+        trained = self.own if recipe.own_text.train else []
         own = f" and {len(self.own)} passages that {original.name} wrote" if self.own else ""
+        own += ", which were fitted on alone" if self.own and not trained else ""
         return AdapterInfo(
             original=original.name, original_source=original.source, original_sha256=original.sha256,
             degree=recipe.polynomials.degree, polynomial_layers=layers,
@@ -225,7 +235,7 @@ class _Run:
             start=recipe.polynomials.start,
             teacher=f"{teacher}, {recipe.teacher.precision}", steps=steps, seed=recipe.seed,
             data=plan.texts.description + own, data_sha256=plan.texts.sha256,
-            data_tokens=sum(map(len, self.parts.fit + self.own)),
+            data_tokens=sum(map(len, self.parts.fit + trained)),
             held_out=HeldOut(tokens=0, kl=0.0, argmax_agreement=0.0), mpcbench_version=__version__,
         )  # fmt: skip
 

@@ -22,15 +22,17 @@ def add_polynomials(
     sequences: Sequence[Sequence[int]],
     seed: int,
     progress: Progress = silent,
+    weights: Sequence[float] | None = None,
 ) -> None:
     """Replace the given layers, in one pass of ``sequences`` through the student.
 
     Each layer is fitted on the inputs that the student's earlier layers, replaced ones included, produce
-    for these sequences; layers that are replaced already stay as they are.
+    for these sequences; layers that are replaced already stay as they are. weights: what the tokens of each
+    sequence count in the fit, 1 unless given.
     """
     generator = torch.Generator().manual_seed(seed)
     model = student.model
-    stream = Stream(model, sequences)
+    stream = Stream(model, sequences, weights)
     last = max(layers, default=-1)
     for layer in range(last + 1):
         progress("starting polynomials", layer, last + 1)

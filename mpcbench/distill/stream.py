@@ -21,13 +21,24 @@ class Stream:
 
     Texts of like length are batched with padding on the right, which causal attention never looks at
     from the left. ``hidden``: one [batch, length, hidden_size] tensor a batch; ``real`` marks its tokens.
+    ``weights``: what the tokens of each text count, 1 unless given.
     """
 
-    def __init__(self, model: LlamaForCausalLM, sequences: Sequence[Sequence[int]]):
+    def __init__(
+        self, model: LlamaForCausalLM, sequences: Sequence[Sequence[int]],
+        weights: Sequence[float] | None = None,
+    ):  # fmt: skip
         self.model = model
         self.hidden: list[torch.Tensor] = []
         self.real: list[torch.Tensor] = []
-        for batch in _batches(sequences):
+        self.weight = torch.empty(0, device=model.device)
+        """What each real token counts, [tokens]."""
+        for places in _batches(sequences):
+            batch = [sequences[place] for place in places]
+            counts = [1.0 if weights is None else weights[place] for place in places]
+            lengths = torch.tensor([len(tokens) for tokens in batch])
+            counted = torch.tensor(counts).repeat_interleave(lengths).to(model.device)
+            self.weight = torch.cat([self.weight, counted])
             longest = max(len(tokens) for tokens in batch)
             ids = torch.zeros(len(batch), longest, dtype=torch.long)
             real = torch.zeros(len(batch), longest, dtype=torch.bool)
@@ -97,13 +108,13 @@ def divergence(original: Sequence[torch.Tensor], other: Stream) -> tuple[float, 
     return total / count, equal / count, count
 
 
-def _batches(sequences: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
-    """Sequences in order of length, in groups of at most ``BATCH_TOKENS`` padded tokens."""
-    batch: list[Sequence[int]] = []
-    for tokens in sorted(sequences, key=len):
-        if batch and len(tokens) * (len(batch) + 1) > BATCH_TOKENS:
+def _batches(sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Places of the sequences in order of length, in groups of at most ``BATCH_TOKENS`` padded tokens."""
+    batch: list[int] = []
+    for place in sorted(range(len(sequences)), key=lambda place: len(sequences[place])):
+        if batch and len(sequences[place]) * (len(batch) + 1) > BATCH_TOKENS:
             yield batch
             batch = []
-        batch.append(tokens)
+        batch.append(place)
     if batch:
         yield batch

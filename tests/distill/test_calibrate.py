@@ -8,6 +8,8 @@ from torch.nn import functional
 
 from mpcbench.checkpoints import load, read_provenance
 from mpcbench.distill import calibrate, fit_layers, sensitivities
+from mpcbench.distill.calibrate import fit_layer
+from mpcbench.distill.stream import Stream
 from mpcbench.distill.texts import Texts, split
 from mpcbench.errors import UserError
 from tests.tiny import tiny_folder, tiny_texts
@@ -49,6 +51,23 @@ def test_the_checkpoint_is_what_its_provenance_says(tiny):
     assert provenance.held_out.kl == pytest.approx(held_out_kl(tiny, loaded), rel=1e-3)
     assert 0 < provenance.held_out.kl < 0.2
     assert tiny.source in loaded.source
+
+
+def test_text_that_counts_nothing_changes_nothing(tiny):
+    """And what text counts is relative: all of it twice is all of it once."""
+    generator = torch.Generator().manual_seed(3)
+    sequences = torch.randint(3, 60, (40, 12), generator=generator).tolist()
+
+    def fitted(weights):
+        stream = Stream(tiny.model, sequences, weights)
+        stream.attend(0)
+        return fit_layer(stream, 0, 2)
+
+    plain = Stream(tiny.model, sequences[:30])
+    plain.attend(0)
+    torch.testing.assert_close(fitted([1.0] * 30 + [0.0] * 10), fit_layer(plain, 0, 2), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(fitted([2.0] * 40), fitted(None), atol=1e-4, rtol=1e-3)
+    assert (fitted([1.0] * 30 + [0.1] * 10) - fit_layer(plain, 0, 2)).abs().max() > 1e-3
 
 
 def test_a_higher_degree_is_closer(tiny):

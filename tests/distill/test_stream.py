@@ -43,6 +43,13 @@ def test_mlp_inputs_are_what_the_mlp_sees():
     torch.testing.assert_close(ours, torch.cat(seen), atol=1e-5, rtol=1e-4)
 
 
+def test_weights_follow_their_texts():
+    model = tiny_llama()
+    assert torch.equal(Stream(model, SEQUENCES).weight, torch.ones(49))
+    weights = Stream(model, SEQUENCES, [0.5, 2.0, 0.25, 1.0]).weight
+    assert weights.tolist() == [2.0] + [0.25] * 4 + [0.5] * 7 + [1.0] * 37
+
+
 def test_a_branch_leaves_its_stream_alone():
     model = tiny_llama()
     stream = Stream(model, SEQUENCES)
