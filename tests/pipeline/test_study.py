@@ -147,5 +147,7 @@ def test_the_packaged_table_names_recipes_that_exist(monkeypatch):
     ]  # fmt: skip
     table = module._table()
     for run in table["runs"]:
-        assert load_recipe(run["recipe"], run.get("changes")).stages >= 1
+        changes = run.get("changes", {})
+        assert load_recipe(run["recipe"], changes).stages >= 1
+        assert load_recipe(run["recipe"], changes | table["quick"]).polynomials.fit_tokens == 2000
         assert load_recipe(run["recipe"], run.get("changes", {}) | table["quick"]).optimiser.steps == 4
