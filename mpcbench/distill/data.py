@@ -83,14 +83,19 @@ def training_split(texts: Texts, tokenizer: PreTrainedTokenizerBase) -> Split:
 
 
 def for_calibration(parts: Split, tokens: int = FIT_TOKENS) -> Split:
-    """The first so many tokens of what is trained on, to whole passages, and the same held-out part."""
-    fit, count = [], 0
-    for passage in parts.fit:
+    """The :func:`beginning` of what is trained on, and the same held-out part."""
+    return Split(beginning(parts.fit, tokens), parts.held_out)
+
+
+def beginning(sequences: Sequences, tokens: int) -> Sequences:
+    """The first so many tokens, and the rest of the last passage of them."""
+    kept, count = [], 0
+    for passage in sequences:
         if count >= tokens:
             break
-        fit.append(passage)
+        kept.append(passage)
         count += len(passage)
-    return Split(fit, parts.held_out)
+    return kept
 
 
 @dataclass(frozen=True)

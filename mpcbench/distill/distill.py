@@ -16,7 +16,7 @@ from mpcbench.checkpoints.provenance import HeldOut
 from mpcbench.distill.adapter import AdapterInfo, merged, save_adapter
 from mpcbench.distill.calibrate import METHODS, cached_ranking
 from mpcbench.distill.compensation import compensate
-from mpcbench.distill.data import Batches, for_calibration, training_split, without_questions
+from mpcbench.distill.data import Batches, beginning, for_calibration, training_split, without_questions
 from mpcbench.distill.judge import Judge
 from mpcbench.distill.objective import Distillation, Teacher
 from mpcbench.distill.own_text import Alike, check_room, self_texts
@@ -28,7 +28,7 @@ from mpcbench.distill.run_folder import RunFolder, State
 from mpcbench.distill.sharding import accelerator
 from mpcbench.distill.start import add_polynomials
 from mpcbench.distill.student import Student
-from mpcbench.distill.texts import Split, Texts
+from mpcbench.distill.texts import Texts
 from mpcbench.distill.train import Say, Trainer
 from mpcbench.errors import UserError
 from mpcbench.paths import cache_dir
@@ -135,8 +135,8 @@ class _Run:
     def _fitted(self, own: list[list[int]]) -> tuple[list[list[int]], list[float]]:
         """What polynomials are fitted on, and what the tokens of each passage count."""
         tokens, weight = self.recipe.polynomials.fit_tokens, self.recipe.own_text.fit_weight
-        given = for_calibration(self.parts, tokens).fit
-        beside = for_calibration(Split(own, []), tokens).fit if weight else []
+        given = beginning(self.parts.fit, tokens)
+        beside = beginning(own, tokens) if weight else []
         return given + beside, [1.0] * len(given) + [weight] * len(beside)
 
     @property

@@ -31,14 +31,11 @@ class Stream:
         self.model = model
         self.hidden: list[torch.Tensor] = []
         self.real: list[torch.Tensor] = []
-        self.weight = torch.empty(0, device=model.device)
-        """What each real token counts, [tokens]."""
+        self.counts: list[torch.Tensor] = []
         for places in _batches(sequences):
             batch = [sequences[place] for place in places]
-            counts = [1.0 if weights is None else weights[place] for place in places]
-            lengths = torch.tensor([len(tokens) for tokens in batch])
-            counted = torch.tensor(counts).repeat_interleave(lengths).to(model.device)
-            self.weight = torch.cat([self.weight, counted])
+            counts = torch.tensor([1.0 if weights is None else weights[place] for place in places])
+            self.counts.append(counts.to(model.device))
             longest = max(len(tokens) for tokens in batch)
             ids = torch.zeros(len(batch), longest, dtype=torch.long)
             real = torch.zeros(len(batch), longest, dtype=torch.bool)
@@ -52,6 +49,12 @@ class Stream:
     def first(self) -> torch.Tensor:
         """[tokens] bool: which real tokens stand at position 0."""
         return torch.cat([(real.cumsum(1) == 1)[real] for real in self.real])
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """[tokens]: what each real token counts."""
+        pairs = zip(self.counts, self.real, strict=True)
+        return torch.cat([counts[:, None].expand_as(real)[real] for counts, real in pairs])
 
     def branch(self) -> Stream:
         """A second stream that starts from where this one is; they part without touching each other."""
