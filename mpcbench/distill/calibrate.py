@@ -23,7 +23,7 @@ from mpcbench.checkpoints import (
 from mpcbench.checkpoints.loading import quiet
 from mpcbench.checkpoints.polyllama import check_degree
 from mpcbench.checkpoints.provenance import HeldOut
-from mpcbench.distill.fit import Moments
+from mpcbench.distill.fit import GUARD_REACH, Moments
 from mpcbench.distill.placement import place
 from mpcbench.distill.precision import dense_weight
 from mpcbench.distill.stream import Stream, divergence
@@ -166,7 +166,9 @@ def sensitivities(
     return result
 
 
-def fit_layer(stream: Stream, layer: int, degree: int, per_channel: bool = True) -> torch.Tensor:
+def fit_layer(
+    stream: Stream, layer: int, degree: int, per_channel: bool = True, guard_reach: float = GUARD_REACH
+) -> torch.Tensor:
     """Coefficients [degree + 1, channels] (float32) of one layer from a stream that has just attended."""
     mlp = stream.model.model.layers[layer].mlp
     inputs = stream.mlp_inputs(layer)
@@ -176,7 +178,7 @@ def fit_layer(stream: Stream, layer: int, degree: int, per_channel: bool = True)
     moments.add(gate, up, torch.where(stream.first, FIRST_WEIGHT, 1.0) * stream.weight)
     if degree > 2:  # text that counts less is there to show what lies beyond, not to be guarded itself
         usual = ~stream.first & (stream.weight >= stream.weight.amax())
-        moments.guard(gate[usual].abs().amax(0))
+        moments.guard(gate[usual].abs().amax(0), guard_reach)
     output_weight = dense_weight(mlp.down_proj).double().square().sum(0)
     return moments.solve(output_weight, per_channel).float()
 

@@ -59,14 +59,15 @@ class Moments:
             if power < 2 * self.degree:
                 term = term * gate
 
-    def guard(self, largest: torch.Tensor) -> None:
+    def guard(self, largest: torch.Tensor, reach: float = GUARD_REACH) -> None:
         """Let each channel weigh gates that it has hardly seen, a little; to be called last.
 
-        largest: [channels], magnitudes of the gate. A polynomial of degree three or four that is fitted to
-        what was seen alone runs away just beyond it, and one token of new text then spoils all others.
+        largest: [channels], magnitudes of the gate; reach: up to how many times them gates are weighed. A
+        polynomial of degree three or four that is fitted to what was seen alone runs away just beyond it, and
+        one token of new text then spoils all others.
         """
         share = (GUARD_WEIGHT / GUARD_POINTS * self.powers[0]).sqrt()
-        points = torch.linspace(-GUARD_REACH, GUARD_REACH, GUARD_POINTS, device=share.device)
+        points = torch.linspace(-reach, reach, GUARD_POINTS, device=share.device)
         gates = points[:, None] * largest
         self.add(gates, share.expand_as(gates), torch.ones_like(points))
 

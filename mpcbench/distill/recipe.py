@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mpcbench.distill.fit import GUARD_REACH
 from mpcbench.documents import parse_yaml
 from mpcbench.errors import UserError
 
@@ -27,7 +28,7 @@ Count = Annotated[int, Field(ge=1)]
 FIT_TOKENS = 10_000
 """Of the training text, which polynomials start from unless a recipe says otherwise."""
 
-_NEWER = {"polynomials": ("fit_tokens",), "own_text": ("train", "fit_weight")}
+_NEWER = {"polynomials": ("fit_tokens", "guard_reach"), "own_text": ("train", "fit_weight")}
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -43,8 +44,9 @@ class Polynomials(_Strict):
     ``shared``: one polynomial for all channels of a layer, as in the study; else one a channel.
     ``start``: ``calibrated`` is the closed-form fit of :mod:`mpcbench.distill.fit`, ``series`` SiLU's
     Taylor series at 0, ``random`` standard normal coefficients. ``fit_tokens``: of the training text, which
-    the closed form sees. ``refit``: a stage starts the layers of earlier stages anew as well, on what the
-    layers before them put out by then.
+    the closed form sees. ``guard_reach``: up to how many times the largest gate of that text cubics and
+    quartics are held near SiLU; the more text there is, the less lies beyond it. ``refit``: a stage starts
+    the layers of earlier stages anew as well, on what the layers before them put out by then.
     """
 
     layers: list[Annotated[int, Field(ge=0)] | Literal["all"]] = Field([8], min_length=1)
@@ -53,6 +55,7 @@ class Polynomials(_Strict):
     placement: str = "least-sensitive"
     start: Literal["calibrated", "series", "random"] = "calibrated"
     fit_tokens: Count = FIT_TOKENS
+    guard_reach: Annotated[float, Field(ge=1)] = GUARD_REACH
     refit: bool = False
 
 

@@ -111,13 +111,14 @@ def test_with_no_data_at_all_it_is_the_series_of_silu():
     torch.testing.assert_close(ours[:, 0], torch.tensor([0.0, 0.5, 0.25], dtype=torch.float64))
 
 
-def test_a_guarded_quartic_stays_near_beyond_what_was_seen():
+@pytest.mark.parametrize("reach", [1.2, 1.5])
+def test_a_guarded_quartic_stays_near_beyond_what_was_seen(reach):
     gate, up, weight = draw(channels=4)
     moments = Moments(4, 4)
     moments.add(gate, up, weight)
     free = moments.solve(torch.ones(4))
     largest = gate.abs().amax(0)
-    moments.guard(largest)
+    moments.guard(largest, reach)
     guarded = moments.solve(torch.ones(4))
 
     def error(coefficients, gates):
@@ -125,6 +126,6 @@ def test_a_guarded_quartic_stays_near_beyond_what_was_seen():
         value = (coefficients[:, None] * powers).sum(0)
         return (value - functional.silu(gates.double())).square().mean(0)
 
-    beyond = torch.cat([-1.4 * largest[None], 1.4 * largest[None]])
+    beyond = (reach - 0.1) * torch.stack([-largest, largest])
     assert (error(guarded, beyond) < error(free, beyond)).all()
     assert (error(guarded, gate) < 1.1 * error(free, gate) + 1e-9).all()

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mpcbench.checkpoints.polyllama import SILU_SERIES
+from mpcbench.distill.calibrate import fit_layer
+from mpcbench.distill.recipe import Polynomials
+from mpcbench.distill.recipe import Student as Settings
+from mpcbench.distill.start import add_polynomials
+from mpcbench.distill.stream import Stream
+from mpcbench.distill.student import Student
+from tests.tiny import tiny_llama
+
+SEQUENCES = torch.randint(3, 60, (40, 12), generator=torch.Generator().manual_seed(3)).tolist()
+
+
+def started(layers=(0,), seed=0, weights=None, **settings):
+    """Coefficients by layer that a new student starts from."""
+    student = Student(tiny_llama(), Settings(lora_rank=2), [0, 1])
+    add_polynomials(student, layers, Polynomials(**settings), SEQUENCES, seed, weights=weights)
+    return {layer: activation(student, layer).start for layer in layers}
+
+
+def activation(student, layer):
+    return student.model.model.layers[layer].mlp.activation
+
+
+def test_a_calibrated_start_is_the_closed_form_fit():
+    stream = Stream(tiny_llama(), SEQUENCES)
+    stream.attend(0)
+    torch.testing.assert_close(started()[0], fit_layer(stream, 0, 2))
+
+
+def test_a_later_layer_is_fitted_behind_the_ones_that_were_replaced():
+    alone, behind = started([1])[1], started([0, 1])[1]
+    assert not torch.equal(alone, behind)
+    torch.testing.assert_close(alone, behind, atol=0.05, rtol=0.05)
+
+
+def test_layers_that_are_replaced_already_stay():
+    student = Student(tiny_llama(), Settings(lora_rank=2), [0, 1])
+    add_polynomials(student, [0], Polynomials(start="random"), SEQUENCES, seed=0)
+    before = activation(student, 0).start.clone()
+    add_polynomials(student, [1], Polynomials(), SEQUENCES, seed=0)
+    assert torch.equal(activation(student, 0).start, before)
+
+
+@pytest.mark.parametrize("degree", [2, 4])
+def test_the_series_is_the_same_in_every_channel(degree):
+    ours = started(start="series", degree=degree)[0]
+    assert torch.equal(ours, torch.tensor(SILU_SERIES[: degree + 1])[:, None].expand_as(ours))
+
+
+def test_a_random_start_follows_its_seed():
+    one, again, other = (started(start="random", seed=seed)[0] for seed in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    shared = started(start="random", shared=True)[0]
+    assert torch.equal(shared, shared[:, :1].expand_as(shared))
+
+
+def test_the_scale_and_bound_are_those_of_gates_behind_the_first_token():
+    student = Student(tiny_llama(), Settings(lora_rank=2), [0, 1])
+    add_polynomials(student, [0], Polynomials(), SEQUENCES, seed=0)
+    stream = Stream(tiny_llama(), SEQUENCES)
+    stream.attend(0)
+    mlp = stream.model.model.layers[0].mlp
+    gates = torch.cat([mlp.gate_proj(normed) for normed in stream.mlp_inputs(0)])[~stream.first]
+    torch.testing.assert_close(activation(student, 0).bound, gates.abs().amax(0))
+    torch.testing.assert_close(activation(student, 0).scale, gates.square().mean(0).sqrt())
+
+
+def test_the_guard_of_a_quartic_reaches_as_far_as_the_recipe_says():
+    near, far = (started(degree=4, guard_reach=reach)[0] for reach in (1.0, 4.0))
+    assert not torch.equal(near, far)
+    quadratics = [started(guard_reach=reach)[0] for reach in (1.0, 4.0)]
+    assert torch.equal(*quadratics), "quadratics are not guarded"
