@@ -125,7 +125,7 @@ class _Run:
         head = None if self.plan.teacher is None else teacher.model.lm_head
         module = Distillation(student, recipe.objective, head, recipe.compute == "bfloat16")
         share = max(1, recipe.optimiser.tokens // accelerator.num_processes)
-        batches = Batches(self.parts.fit + own * recipe.own_text.train, share, recipe.seed)
+        batches = Batches(self.parts.fit + own, share, recipe.seed)
         trainer = Trainer(
             accelerator, recipe, module, teacher, judge, batches, self.folder, state, self.progress, self.say
         )
@@ -223,9 +223,7 @@ class _Run:
     def _info(self, layers: list[int], steps: int) -> AdapterInfo:
         plan, recipe, original = self.plan, self.recipe, self.plan.original
         teacher = (plan.teacher or original).name
-        trained = self.own if recipe.own_text.train else []
         own = f" and {len(self.own)} passages that {original.name} wrote" if self.own else ""
-        own += ", which were fitted on alone" if self.own and not trained else ""
         return AdapterInfo(
             original=original.name, original_source=original.source, original_sha256=original.sha256,
             degree=recipe.polynomials.degree, polynomial_layers=layers,
@@ -235,7 +233,7 @@ class _Run:
             start=recipe.polynomials.start,
             teacher=f"{teacher}, {recipe.teacher.precision}", steps=steps, seed=recipe.seed,
             data=plan.texts.description + own, data_sha256=plan.texts.sha256,
-            data_tokens=sum(map(len, self.parts.fit + trained)),
+            data_tokens=sum(map(len, self.parts.fit + self.own)),
             held_out=HeldOut(tokens=0, kl=0.0, argmax_agreement=0.0), mpcbench_version=__version__,
         )  # fmt: skip
 

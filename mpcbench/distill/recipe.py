@@ -28,7 +28,7 @@ Count = Annotated[int, Field(ge=1)]
 FIT_TOKENS = 10_000
 """Of the training text, which polynomials start from unless a recipe says otherwise."""
 
-_NEWER = {"polynomials": ("fit_tokens", "guard_reach"), "own_text": ("train", "fit_weight")}
+_NEWER = {"polynomials": ("fit_tokens", "guard_reach"), "own_text": ("fit_weight",)}
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -134,19 +134,18 @@ class Optimiser(_Strict):
 
 
 class OwnText(_Strict):
-    """Text that the original writes itself, which is used beside the given text, never held out.
+    """Text that the original writes itself, which is trained on beside the given text, never held out.
 
     ``passages``: how many; ``examples``: behind how many passages of the training text each is written, so
     that it is like them. Behind none it starts from a random token. ``last_stage``: only there, where there
-    is more to learn than the given text can teach. ``train``: whether it is trained on. ``fit_weight``: what
-    its tokens count where polynomials are fitted, those of the given text counting 1. A small weight leaves
-    the fit to the given text, and keeps polynomials of degree three and four from running away on any other.
+    is more to learn than the given text can teach. ``fit_weight``: what its tokens count where polynomials
+    are fitted, those of the given text counting 1. A small weight leaves the fit to the given text, and keeps
+    polynomials of degree three and four from running away on any other.
     """
 
     passages: Annotated[int, Field(ge=0)] = 0
     examples: Annotated[int, Field(ge=0)] = 0
     last_stage: bool = False
-    train: bool = True
     fit_weight: Weight = 0.0
 
 

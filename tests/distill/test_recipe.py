@@ -95,7 +95,7 @@ def test_a_field_that_is_not_set_leaves_the_name_of_older_recipes():
     assert recipe.sha256 == "b6a39f738345dc87bf7ee19aee94f08d3d2447f5a9d8acfa01e38301f68303c8"
     assert recipe.model_copy(update={"own_text": OwnText(passages=1)}).sha256 != recipe.sha256
     own = load_recipe("mpcbench", {"own_text": {"passages": 9}})
-    assert own.sha256 == load_recipe("mpcbench", {"own_text": {"passages": 9, "train": True}}).sha256
+    assert own.sha256 == load_recipe("mpcbench", {"own_text": {"passages": 9, "fit_weight": 0.0}}).sha256
     assert own.sha256 != load_recipe("mpcbench", {"own_text": {"passages": 9, "fit_weight": 0.1}}).sha256
     assert load_recipe("naive", {"polynomials.fit_tokens": 20_000}).sha256 != recipe.sha256
     assert load_recipe("naive", {"polynomials.fit_tokens": 10_000}).sha256 == recipe.sha256
