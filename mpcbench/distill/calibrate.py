@@ -175,9 +175,10 @@ def fit_layer(
     gate = torch.cat([mlp.gate_proj(normed) for normed in inputs])
     up = torch.cat([mlp.up_proj(normed) for normed in inputs])
     moments = Moments(gate.shape[-1], degree, gate.device)
-    moments.add(gate, up, torch.where(stream.first, FIRST_WEIGHT, 1.0) * stream.weight)
+    first, weight = stream.first, stream.weight
+    moments.add(gate, up, torch.where(first, FIRST_WEIGHT, 1.0) * weight)
     if degree > 2:  # text that counts less is there to show what lies beyond, not to be guarded itself
-        usual = ~stream.first & (stream.weight >= stream.weight.amax())
+        usual = ~first & (weight >= weight.amax())
         moments.guard(gate[usual].abs().amax(0), guard_reach)
     output_weight = dense_weight(mlp.down_proj).double().square().sum(0)
     return moments.solve(output_weight, per_channel).float()

@@ -59,7 +59,7 @@ class Moments:
             if power < 2 * self.degree:
                 term = term * gate
 
-    def guard(self, largest: torch.Tensor, reach: float = GUARD_REACH) -> None:
+    def guard(self, largest: torch.Tensor, reach: float) -> None:
         """Let each channel weigh gates that it has hardly seen, a little; to be called last.
 
         largest: [channels], magnitudes of the gate; reach: up to how many times them gates are weighed. A

@@ -49,7 +49,7 @@ def _start(stream: Stream, layer: int, settings: Polynomials, generator: torch.G
     shape = (settings.degree + 1, gates.shape[1])
     if settings.start == "calibrated":
         coefficients = fit_layer(
-            stream, layer, settings.degree, not settings.shared, guard_reach=settings.guard_reach
+            stream, layer, settings.degree, per_channel=not settings.shared, guard_reach=settings.guard_reach
         )
     elif settings.start == "series":
         coefficients = gates.new_tensor(SILU_SERIES[: shape[0]])[:, None].expand(shape)

@@ -15,15 +15,16 @@ from tests.tiny import tiny_llama
 SEQUENCES = torch.randint(3, 60, (40, 12), generator=torch.Generator().manual_seed(3)).tolist()
 
 
-def started(layers=(0,), seed=0, weights=None, **settings):
-    """Coefficients by layer that a new student starts from."""
+def student_with(layers=(0,), seed=0, **settings):
     student = Student(tiny_llama(), Settings(lora_rank=2), [0, 1])
-    add_polynomials(student, layers, Polynomials(**settings), SEQUENCES, seed, weights=weights)
-    return {layer: activation(student, layer).start for layer in layers}
+    add_polynomials(student, layers, Polynomials(**settings), SEQUENCES, seed)
+    return student
 
 
-def activation(student, layer):
-    return student.model.model.layers[layer].mlp.activation
+def started(layers=(0,), seed=0, **settings):
+    """Coefficients by layer that a new student starts from."""
+    polynomials = student_with(layers, seed, **settings).polynomials
+    return {layer: glu.start for layer, glu in polynomials.items()}
 
 
 def test_a_calibrated_start_is_the_closed_form_fit():
@@ -39,11 +40,10 @@ def test_a_later_layer_is_fitted_behind_the_ones_that_were_replaced():
 
 
 def test_layers_that_are_replaced_already_stay():
-    student = Student(tiny_llama(), Settings(lora_rank=2), [0, 1])
-    add_polynomials(student, [0], Polynomials(start="random"), SEQUENCES, seed=0)
-    before = activation(student, 0).start.clone()
+    student = student_with(start="random")
+    before = student.polynomials[0].start.clone()
     add_polynomials(student, [1], Polynomials(), SEQUENCES, seed=0)
-    assert torch.equal(activation(student, 0).start, before)
+    assert torch.equal(student.polynomials[0].start, before)
 
 
 @pytest.mark.parametrize("degree", [2, 4])
@@ -61,14 +61,13 @@ def test_a_random_start_follows_its_seed():
 
 
 def test_the_scale_and_bound_are_those_of_gates_behind_the_first_token():
-    student = Student(tiny_llama(), Settings(lora_rank=2), [0, 1])
-    add_polynomials(student, [0], Polynomials(), SEQUENCES, seed=0)
+    glu = student_with().polynomials[0]
     stream = Stream(tiny_llama(), SEQUENCES)
     stream.attend(0)
     mlp = stream.model.model.layers[0].mlp
     gates = torch.cat([mlp.gate_proj(normed) for normed in stream.mlp_inputs(0)])[~stream.first]
-    torch.testing.assert_close(activation(student, 0).bound, gates.abs().amax(0))
-    torch.testing.assert_close(activation(student, 0).scale, gates.square().mean(0).sqrt())
+    torch.testing.assert_close(glu.bound, gates.abs().amax(0))
+    torch.testing.assert_close(glu.scale, gates.square().mean(0).sqrt())
 
 
 def test_the_guard_of_a_quartic_reaches_as_far_as_the_recipe_says():
