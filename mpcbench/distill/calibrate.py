@@ -170,18 +170,34 @@ def fit_layer(
     stream: Stream, layer: int, degree: int, per_channel: bool = True, guard_reach: float = GUARD_REACH
 ) -> torch.Tensor:
     """Coefficients [degree + 1, channels] (float32) of one layer from a stream that has just attended."""
+    moments = layer_moments(stream, layer, layer_gates(stream, layer), degree, guard_reach)
+    return moments.solve(output_weight(stream, layer), per_channel).float()
+
+
+def layer_gates(stream: Stream, layer: int) -> torch.Tensor:
+    """Gates of all tokens of a stream that has just attended, [tokens, channels]."""
     mlp = stream.model.model.layers[layer].mlp
-    inputs = stream.mlp_inputs(layer)
-    gate = torch.cat([mlp.gate_proj(normed) for normed in inputs])
-    up = torch.cat([mlp.up_proj(normed) for normed in inputs])
+    return torch.cat([mlp.gate_proj(normed) for normed in stream.mlp_inputs(layer)])
+
+
+def layer_moments(
+    stream: Stream, layer: int, gate: torch.Tensor, degree: int, guard_reach: float = GUARD_REACH
+) -> Moments:
+    """What the polynomials of one layer follow from; ``gate`` as :func:`layer_gates` has it."""
+    mlp = stream.model.model.layers[layer].mlp
+    up = torch.cat([mlp.up_proj(normed) for normed in stream.mlp_inputs(layer)])
     moments = Moments(gate.shape[-1], degree, gate.device)
     first, weight = stream.first, stream.weight
     moments.add(gate, up, torch.where(first, FIRST_WEIGHT, 1.0) * weight)
     if degree > 2:  # text that counts less is there to show what lies beyond, not to be guarded itself
         usual = ~first & (weight >= weight.amax())
         moments.guard(gate[usual].abs().amax(0), guard_reach)
-    output_weight = dense_weight(mlp.down_proj).double().square().sum(0)
-    return moments.solve(output_weight, per_channel).float()
+    return moments
+
+
+def output_weight(stream: Stream, layer: int) -> torch.Tensor:
+    """(W_down^T W_down)_jj of every channel j, [channels], float64."""
+    return dense_weight(stream.model.model.layers[layer].mlp.down_proj).double().square().sum(0)
 
 
 class Replaced(nn.Module):

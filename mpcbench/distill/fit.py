@@ -27,6 +27,9 @@ GUARD_WEIGHT = 1e-5
 GUARD_REACH = 1.5
 GUARD_POINTS = 9
 
+BASIS_RIDGE = 1e-3
+"""In units of a channel's own gate: bounds the steps along :meth:`Moments.basis` where no gate was seen."""
+
 ROWS = 128
 """Tokens that are summed over at a time: their powers, in float64, stay in a core's cache."""
 
@@ -97,6 +100,21 @@ class Moments:
         free = _solve(self.powers, self.targets, prior, ridge)
         return free if self.degree > 2 else self._with_floor(free, prior, ridge)
 
+    def basis(self, output_weight: torch.Tensor, per_channel: bool = True) -> torch.Tensor:
+        """Polynomials that are orthonormal over a channel's gates, [degree + 1, degree + 1, channels].
+
+        ``[:, j]`` is polynomial j, of degree j, in ascending powers (float64). Whatever j is, adding it moves
+        the channel's activation by one in the weighted root mean square, rare gates of 50 included, whose
+        fourth power is a million times that of the others. With ``per_channel=False`` they are orthonormal
+        over the gates of all channels together, and the last dimension is 1.
+        """
+        powers = self.powers if per_channel else (self.powers * output_weight.double()).sum(1, keepdim=True)
+        matrix, units, floor = _normal_matrix(powers, self.degree)
+        eye = torch.eye(self.degree + 1, dtype=torch.float64, device=powers.device)
+        lower = torch.linalg.cholesky(matrix / (powers[0] + floor)[:, None, None] + BASIS_RIDGE * eye)
+        columns = torch.linalg.solve_triangular(lower.mT, eye.expand_as(lower), upper=True)
+        return columns.permute(1, 2, 0) / units[:, None]
+
     def _with_floor(self, free: torch.Tensor, prior: torch.Tensor, ridge: float) -> torch.Tensor:
         """The best quadratics with |a| at least ``MIN_LEADING``.
 
@@ -109,21 +127,28 @@ class Moments:
 
 
 def _solve(powers: torch.Tensor, targets: torch.Tensor, prior: torch.Tensor, ridge: float) -> torch.Tensor:
-    """Solve all channels' normal equations, each in units of its own gate.
-
-    In x = g / s with s the weighted root mean square of g, the matrix has entries of order one whatever
-    the channel's range; without that, g^8 of a wide channel would drown everything else.
-    """
+    """Solve all channels' normal equations, each in units of its own gate."""
     degree = targets.shape[0] - 1
+    matrix, units, floor = _normal_matrix(powers, degree)
+    right = (targets / units).T
+    pull = (ridge * powers[0] + floor)[:, None]
+    matrix = matrix + pull[..., None] * torch.eye(degree + 1, dtype=torch.float64, device=powers.device)
+    right = right + pull * (prior * units).T
+    solution = torch.linalg.solve(matrix, right[..., None])[..., 0]
+    return solution.T / units
+
+
+def _normal_matrix(powers: torch.Tensor, degree: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """[channels, degree + 1, degree + 1] in x = g / s, s^k as [degree + 1, channels], and a floor of weights.
+
+    With s the weighted root mean square of g, the entries are of order one whatever the channel's range;
+    without that, g^8 of a wide channel would drown everything else. The floor is for channels that have no
+    weight, such as those that are always off.
+    """
     total = powers[0]
     floor = 1e-12 * total.mean() + torch.finfo(torch.float64).tiny
     scale = (powers[2] / (total + floor)).sqrt().clamp_min(1e-3)
     index = torch.arange(degree + 1, device=powers.device)
     units = scale[None] ** torch.arange(2 * degree + 1, device=powers.device)[:, None]
     matrix = (powers / units)[index[:, None] + index[None, :]].permute(2, 0, 1)
-    right = (targets / units[: degree + 1]).T
-    pull = (ridge * total + floor)[:, None]
-    matrix = matrix + pull[..., None] * torch.eye(degree + 1, dtype=torch.float64, device=powers.device)
-    right = right + pull * (prior * units[: degree + 1]).T
-    solution = torch.linalg.solve(matrix, right[..., None])[..., 0]
-    return solution.T / units[: degree + 1]
+    return matrix, units[: degree + 1], floor

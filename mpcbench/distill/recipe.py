@@ -28,7 +28,7 @@ Count = Annotated[int, Field(ge=1)]
 FIT_TOKENS = 10_000
 """Of the training text, which polynomials start from unless a recipe says otherwise."""
 
-_NEWER = {"polynomials": ("fit_tokens", "guard_reach"), "own_text": ("fit_weight",)}
+_NEWER = {"polynomials": ("fit_tokens", "guard_reach", "basis"), "own_text": ("fit_weight",)}
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -46,7 +46,9 @@ class Polynomials(_Strict):
     Taylor series at 0, ``random`` standard normal coefficients. ``fit_tokens``: of the training text, which
     the closed form sees. ``guard_reach``: up to how many times the largest gate of that text cubics and
     quartics are held near SiLU; the more text there is, the less lies beyond it. ``refit``: a stage starts
-    the layers of earlier stages anew as well, on what the layers before them put out by then.
+    the layers of earlier stages anew as well, on what the layers before them put out by then. ``basis``: what
+    one step of training changes, the coefficient of one power or of one polynomial of those that are
+    ``orthogonal`` over the fitted gates, see :class:`mpcbench.distill.student.TrainedGLU`.
     """
 
     layers: list[Annotated[int, Field(ge=0)] | Literal["all"]] = Field([8], min_length=1)
@@ -57,6 +59,7 @@ class Polynomials(_Strict):
     fit_tokens: Count = FIT_TOKENS
     guard_reach: Annotated[float, Field(ge=1)] = GUARD_REACH
     refit: bool = False
+    basis: Literal["powers", "orthogonal"] = "powers"
 
 
 class Teacher(_Strict):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 
 from mpcbench.checkpoints.polyllama import SILU_SERIES
-from mpcbench.distill.calibrate import fit_layer
+from mpcbench.distill.calibrate import layer_gates, layer_moments, output_weight
 from mpcbench.distill.recipe import Polynomials
 from mpcbench.distill.stream import Stream
-from mpcbench.distill.student import Start, Student
+from mpcbench.distill.student import Start, Student, power_basis
 from mpcbench.progress import Progress, silent
 
 
@@ -43,17 +43,23 @@ def add_polynomials(
 
 
 def _start(stream: Stream, layer: int, settings: Polynomials, generator: torch.Generator) -> Start:
-    mlp = stream.model.model.layers[layer].mlp
-    gates = torch.cat([mlp.gate_proj(normed) for normed in stream.mlp_inputs(layer)])[~stream.first]
-    scale, bound = gates.square().mean(0).sqrt(), gates.abs().amax(0)
+    gates = layer_gates(stream, layer)
+    moments = layer_moments(stream, layer, gates, settings.degree, settings.guard_reach)
+    weight = output_weight(stream, layer)
+    usual = gates[~stream.first]
+    unit = usual.square().mean(0).sqrt().clamp_min(1e-3)
+    if settings.shared:
+        unit = unit.square().mean().sqrt()[None]
+    if settings.basis == "orthogonal":
+        basis = unit * moments.basis(weight, not settings.shared).float()
+    else:
+        basis = power_basis(unit, settings.degree)
     shape = (settings.degree + 1, gates.shape[1])
     if settings.start == "calibrated":
-        coefficients = fit_layer(
-            stream, layer, settings.degree, per_channel=not settings.shared, guard_reach=settings.guard_reach
-        )
+        coefficients = moments.solve(weight, not settings.shared).float()
     elif settings.start == "series":
         coefficients = gates.new_tensor(SILU_SERIES[: shape[0]])[:, None].expand(shape)
     else:
         width = 1 if settings.shared else shape[1]
         coefficients = torch.randn(shape[0], width, generator=generator).to(gates.device).expand(shape)
-    return Start(coefficients.contiguous(), scale, bound)
+    return Start(coefficients.contiguous(), basis, usual.abs().amax(0))

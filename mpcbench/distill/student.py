@@ -42,39 +42,41 @@ class Watch:
 
 @dataclass(frozen=True)
 class Start:
-    """Where the polynomials of one layer start: all [degree + 1, channels] or [channels].
+    """Where the polynomials of one layer start, ``coefficients`` [degree + 1, channels], and where they go.
 
-    ``scale`` is the root mean square of each channel's gate, ``bound`` its largest magnitude in the text
-    that the polynomial was fitted on; both without first tokens.
+    ``basis`` [degree + 1, degree + 1, channels or 1]: in its columns the polynomials, in ascending powers,
+    along which training changes them. ``bound`` [channels]: the largest magnitude of each gate in the text
+    that they were fitted on, without first tokens.
     """
 
     coefficients: torch.Tensor
-    scale: torch.Tensor
+    basis: torch.Tensor
     bound: torch.Tensor
 
 
-class TrainedGLU(nn.Module):
-    """``p_j(gate_j) * up_j`` with p_j = start_j + delta_j, delta_j measured in channel j's own units.
+def power_basis(scale: torch.Tensor, degree: int) -> torch.Tensor:
+    """s (g / s)^k for k <= degree as :attr:`Start.basis`; s [channels]: the gates' root mean square."""
+    powers = torch.arange(degree + 1, device=scale.device)
+    return torch.diag_embed(scale[:, None] ** (1 - powers)).permute(1, 2, 0)
 
-    With s the root mean square of the channel's gate, ``delta[k]`` changes s (g / s)^k: a step of the same
-    size moves the activation by as much whatever the power and whatever the channel's range, so that one
-    learning rate fits all of them. With ``shared`` one delta serves all channels.
+
+class TrainedGLU(nn.Module):
+    """``p_j(gate_j) * up_j`` with p_j = start_j + delta_j, delta_j measured along the start's basis.
+
+    A step of the same size is to move the activation by as much whatever the power and whatever the channel's
+    range, so that one learning rate fits all of them: see :func:`power_basis` and
+    :meth:`mpcbench.distill.fit.Moments.basis`. With ``shared`` one delta serves all channels.
     """
 
     def __init__(self, layer: int, start: Start, shared: bool, watch: Watch):
         super().__init__()
-        powers = torch.arange(start.coefficients.shape[0], device=start.scale.device)[:, None]
-        scale = start.scale.clamp_min(1e-3)
-        if shared:
-            scale = scale.square().mean().sqrt().expand_as(scale)
         self.layer = layer
         self.watch = watch
         self.register_buffer("start", start.coefficients.float())
-        self.register_buffer("unit", scale[None].float() ** (1 - powers))
-        self.register_buffer("scale", start.scale.float())
+        self.register_buffer("basis", start.basis.float().contiguous())
         self.register_buffer("bound", start.bound.float())
-        width = 1 if shared else scale.shape[0]
-        self.delta = nn.Parameter(torch.zeros(len(powers), width, device=start.scale.device))
+        degrees, channels = start.coefficients.shape
+        self.delta = nn.Parameter(torch.zeros(degrees, 1 if shared else channels, device=start.bound.device))
 
     @property
     def coefficients(self) -> torch.Tensor:
@@ -83,7 +85,7 @@ class TrainedGLU(nn.Module):
         A quadratic keeps |a| >= ``MIN_LEADING``, as :meth:`mpcbench.distill.fit.Moments.solve` has it, so
         that export can complete the square. Gradients pass as if it did not: a channel can leave the floor.
         """
-        free = self.start + whole(self.delta) * self.unit
+        free = self.start + (self.basis * whole(self.delta)).sum(1)
         if len(free) != 3:
             return free
         leading = free.detach()[-1]
@@ -211,7 +213,7 @@ class Student(nn.Module):
             layer = int(prefix.split(".layers.")[1].split(".")[0])
             if layer not in self.polynomials:
                 device = self.model.device
-                tensors = (state[prefix + key].to(device) for key in ("start", "scale", "bound"))
+                tensors = (state[prefix + key].to(device) for key in ("start", "basis", "bound"))
                 self.replace(layer, Start(*tensors), shared)
         own = dict(self.named_parameters()) | dict(self.named_buffers())
         for name, value in state.items():

@@ -129,3 +129,34 @@ def test_a_guarded_quartic_stays_near_beyond_what_was_seen(reach):
     beyond = (reach - 0.1) * torch.stack([-largest, largest])
     assert (error(guarded, beyond) < error(free, beyond)).all()
     assert (error(guarded, gate) < 1.1 * error(free, gate) + 1e-9).all()
+
+
+@pytest.mark.parametrize("degree", [2, 4])
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_the_basis_is_orthonormal_over_the_weighted_gates(degree, per_channel, monkeypatch):
+    monkeypatch.setattr("mpcbench.distill.fit.BASIS_RIDGE", 1e-12)
+    gate, up, weight = draw(tokens=2000)
+    gate[0] = 60.0  # a token such as an attention sink
+    output_weight = torch.linspace(0.5, 2, gate.shape[1])
+    moments = Moments(gate.shape[1], degree)
+    moments.add(gate, up, weight)
+    basis = moments.basis(output_weight, per_channel).expand(-1, -1, gate.shape[1])
+    powers = gate.double() ** torch.arange(degree + 1)[:, None, None]
+    values = torch.einsum("kjc,ktc->jtc", basis, powers)
+    share = weight[:, None].double() * up.double().square() * (1.0 if per_channel else output_weight)
+    share = share / share.sum(0) if per_channel else share / share.sum()
+    gram = torch.einsum("itc,jtc,tc->ijc", values, values, share)
+    one = torch.eye(degree + 1, dtype=torch.float64)
+    grams = gram.movedim(-1, 0) if per_channel else gram.sum(-1)
+    torch.testing.assert_close(grams, one.expand_as(grams), atol=5e-3, rtol=0)
+
+
+def test_the_basis_is_bounded_where_gates_never_move():
+    gate, up, weight = draw()
+    gate[:, 1], up[:, 2] = 0.7, 0.0
+    moments = Moments(gate.shape[1], 4)
+    moments.add(gate, up, weight)
+    basis = moments.basis(torch.ones(gate.shape[1]))
+    assert torch.isfinite(basis).all()
+    at_twice = torch.einsum("kjc,kc->jc", basis, (1.4 ** torch.arange(5.0)).double()[:, None].expand(5, 6))
+    assert (at_twice[:, 1].abs() < 1000).all()

@@ -12,7 +12,7 @@ from transformers import LlamaConfig
 from mpcbench.distill import memory
 from mpcbench.distill.memory import GPU, HOST, memory_plan, refuse_too_little
 from mpcbench.distill.recipe import load_recipe
-from mpcbench.distill.student import Start, Student
+from mpcbench.distill.student import Start, Student, power_basis
 from mpcbench.errors import UserError
 from tests.tiny import tiny_llama
 
@@ -36,7 +36,8 @@ def test_what_is_trained_is_counted_to_the_parameter():
     student = Student(model, recipe.student, [0, 1])
     for layer in (0, 1):
         channels = model.config.intermediate_size
-        start = Start(torch.zeros(3, channels), torch.ones(channels), torch.ones(channels))
+        ones = torch.ones(channels)
+        start = Start(torch.zeros(3, channels), power_basis(ones, 2), ones)
         student.replace(layer, start, shared=False)
     trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
     counted = needs(model.config, **{"student.lora_rank": 3})[

@@ -8,7 +8,7 @@ from mpcbench.distill.data import pad
 from mpcbench.distill.objective import Distillation, Teacher, _plain_attention, layer_error, outputs_of
 from mpcbench.distill.recipe import Objective
 from mpcbench.distill.recipe import Student as Settings
-from mpcbench.distill.student import Start, Student
+from mpcbench.distill.student import Start, Student, power_basis
 from tests.tiny import tiny_llama
 
 BATCH = pad([[1, 5, 9, 33, 7], [8, 4], [3, 17, 50]])
@@ -19,9 +19,8 @@ def student_of(model, layers=(0,), bound=10.0, **settings):
     channels = model.config.intermediate_size
     for layer in layers:
         coefficients = torch.tensor([0.0, 0.5, 0.25])[:, None].expand(3, channels)
-        student.replace(
-            layer, Start(coefficients, torch.ones(channels), torch.full((channels,), bound)), False
-        )
+        ones = torch.ones(channels)
+        student.replace(layer, Start(coefficients, power_basis(ones, 2), bound * ones), False)
     return student
 
 

@@ -8,6 +8,7 @@ from mpcbench.checkpoints import load, read_provenance
 from mpcbench.distill.adapter import adapter_info
 from mpcbench.distill.distill import distill
 from mpcbench.distill.published import adapters, find_adapter, published
+from mpcbench.distill.recipe import load_recipe
 from mpcbench.distill.result import trained_checkpoint
 from mpcbench.errors import UserError
 from tests.distill.runs import checkpoint, plan
@@ -17,8 +18,8 @@ KNOWN = adapters(published())
 
 @pytest.mark.parametrize(("path", "info"), KNOWN, ids=[path.stem for path, _ in KNOWN])
 def test_a_published_adapter_says_what_it_is(path, info):
-    assert info.original == "smollm2-135m" and info.recipe == "mpcbench"
-    assert f"-l{len(info.polynomial_layers):02d}" in path.stem
+    assert path.stem == f"{info.original}-d{info.degree}-l{len(info.polynomial_layers):02d}"
+    assert load_recipe(info.recipe, {"seed": info.seed}).sha256 == info.recipe_sha256
     assert info.held_out.kl < 0.1 and path.stat().st_size < 4e6
 
 

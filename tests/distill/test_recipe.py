@@ -101,3 +101,5 @@ def test_a_field_that_is_not_set_leaves_the_name_of_older_recipes():
     assert load_recipe("naive", {"polynomials.fit_tokens": 10_000}).sha256 == recipe.sha256
     assert load_recipe("naive", {"polynomials.guard_reach": 1.2}).sha256 != recipe.sha256
     assert load_recipe("naive", {"polynomials.guard_reach": 1.5}).sha256 == recipe.sha256
+    assert load_recipe("naive", {"polynomials.basis": "orthogonal"}).sha256 != recipe.sha256
+    assert load_recipe("naive", {"polynomials.basis": "powers"}).sha256 == recipe.sha256

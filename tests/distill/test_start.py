@@ -60,14 +60,15 @@ def test_a_random_start_follows_its_seed():
     assert torch.equal(shared, shared[:, :1].expand_as(shared))
 
 
-def test_the_scale_and_bound_are_those_of_gates_behind_the_first_token():
-    glu = student_with().polynomials[0]
+def test_the_unit_and_bound_are_those_of_gates_behind_the_first_token():
+    glu, together = (student_with(shared=shared).polynomials[0] for shared in (False, True))
     stream = Stream(tiny_llama(), SEQUENCES)
     stream.attend(0)
     mlp = stream.model.model.layers[0].mlp
     gates = torch.cat([mlp.gate_proj(normed) for normed in stream.mlp_inputs(0)])[~stream.first]
     torch.testing.assert_close(glu.bound, gates.abs().amax(0))
-    torch.testing.assert_close(glu.scale, gates.square().mean(0).sqrt())
+    torch.testing.assert_close(glu.basis[0, 0], gates.square().mean(0).sqrt())
+    torch.testing.assert_close(together.basis[0, 0], gates.square().mean().sqrt()[None])
 
 
 def test_the_guard_of_a_quartic_reaches_as_far_as_the_recipe_says():
@@ -75,3 +76,20 @@ def test_the_guard_of_a_quartic_reaches_as_far_as_the_recipe_says():
     assert not torch.equal(near, far)
     quadratics = [started(guard_reach=reach)[0] for reach in (1.0, 4.0)]
     assert torch.equal(*quadratics), "quadratics are not guarded"
+
+
+@pytest.mark.parametrize("start", ["calibrated", "series"])
+def test_a_step_along_an_orthogonal_basis_moves_the_activation_alike_in_all_directions(start):
+    glu = student_with(start=start, degree=4, basis="orthogonal").polynomials[0]
+    stream = Stream(tiny_llama(), SEQUENCES)
+    stream.attend(0)
+    mlp, inputs = stream.model.model.layers[0].mlp, torch.cat(stream.mlp_inputs(0))[~stream.first]
+    gate, up = mlp.gate_proj(inputs), mlp.up_proj(inputs)
+    unit = student_with(start=start, degree=4).polynomials[0].basis[0, 0]
+    before, moved = glu(gate, up), []
+    for power in range(5):
+        with torch.no_grad():
+            glu.delta.zero_()
+            glu.delta[power] = 0.01
+        moved.append(((glu(gate, up) - before).square().sum(0) / up.square().sum(0)).sqrt())
+    torch.testing.assert_close(torch.stack(moved), 0.01 * unit.expand(5, -1), atol=0, rtol=0.25)

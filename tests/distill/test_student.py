@@ -7,7 +7,7 @@ from torch.nn import functional
 from mpcbench.checkpoints.polyllama import MIN_LEADING
 from mpcbench.distill.recipe import Optimiser
 from mpcbench.distill.recipe import Student as Settings
-from mpcbench.distill.student import Start, Student, TrainedGLU, Watch
+from mpcbench.distill.student import Start, Student, TrainedGLU, Watch, power_basis
 from mpcbench.errors import UserError
 from tests.tiny import tiny_llama
 
@@ -17,7 +17,8 @@ IDS = torch.tensor([[1, 5, 9, 33, 7, 60, 4]])
 def start(channels=24, degree=2, seed=0):
     generator = torch.Generator().manual_seed(seed)
     coefficients = torch.randn(degree + 1, channels, generator=generator)
-    return Start(coefficients, torch.rand(channels, generator=generator) + 0.5, torch.full((channels,), 9.0))
+    scale = torch.rand(channels, generator=generator) + 0.5
+    return Start(coefficients, power_basis(scale, degree), torch.full((channels,), 9.0))
 
 
 def student_of(model, layers=(), shared=False, **settings):
@@ -49,13 +50,14 @@ def test_a_delta_is_in_units_of_the_channels_gate():
     glu = TrainedGLU(0, start(), False, Watch())
     with torch.no_grad():
         glu.delta.fill_(0.01)
-    scale = glu.scale[None]
+    scale = glu.basis[0, 0]
     moved = (glu.coefficients - glu.start) * scale ** torch.arange(3)[:, None]
     torch.testing.assert_close(moved, 0.01 * scale.expand(3, -1), atol=1e-5, rtol=1e-4)
 
 
 def test_a_shared_polynomial_stays_shared():
-    one = Start(torch.randn(3, 1).expand(3, 24), torch.rand(24) + 0.5, torch.ones(24))
+    basis = power_basis(torch.tensor([0.8]), 2)
+    one = Start(torch.randn(3, 1).expand(3, 24), basis, torch.ones(24))
     glu = TrainedGLU(0, one, True, Watch())
     torch.nn.init.normal_(glu.delta)
     assert glu.delta.numel() == 3
@@ -156,7 +158,7 @@ def test_updates_only_where_they_are_wanted():
 def test_a_quadratic_that_training_flattens_keeps_its_square():
     glu = TrainedGLU(0, start(), False, Watch())
     with torch.no_grad():
-        glu.delta[2] = -glu.start[2] / glu.unit[2]
+        glu.delta[2] = -glu.start[2] / glu.basis[2, 2]
     assert glu.coefficients[2].abs().tolist() == pytest.approx([MIN_LEADING] * 24)
     glu(torch.randn(5, 24), torch.randn(5, 24)).sum().backward()
     assert bool((glu.delta.grad[2] != 0).all())

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mpcbench.distill import Texts
+from mpcbench.distill.recipe import load_recipe
 from mpcbench.errors import UserError
 from mpcbench.pipeline import study as module
 from mpcbench.pipeline.study import StudyPlan, run_names, study
@@ -151,3 +152,15 @@ def test_the_packaged_table_names_recipes_that_exist(monkeypatch):
         assert load_recipe(run["recipe"], changes).stages >= 1
         quick = load_recipe(run["recipe"], changes | table["quick"])
         assert (quick.polynomials.fit_tokens, quick.optimiser.steps) == (2000, 4)
+
+
+def test_published_results_are_those_of_the_recipes_as_they_are():
+    published = {}
+    for cell in read_study(Path(__file__).parents[2] / "results" / "study" / "study.json").cells:
+        if cell.training:
+            published.setdefault(cell.row, {})[cell.seed] = cell.training.recipe_sha256
+    assert list(published) == run_names()
+    for entry in module._table()["runs"]:
+        for seed, sha256 in published[entry["run"]].items():
+            recipe = load_recipe(entry["recipe"], entry.get("changes", {}) | {"seed": seed})
+            assert recipe.sha256 == sha256, f"{entry['run']} was published before its recipe changed"
