@@ -79,6 +79,7 @@ def _key(checkpoint: Loaded, original: Loaded, questions: QuestionSet, limit: in
         questions.source,
         limit,
         metadata.version("lm_eval"),
+        "question by question",
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 

@@ -53,9 +53,10 @@ def score(model, tokenizer, questions: QuestionSet, progress: Progress = silent)
         # the model's revision, and describes the machine in subprocesses.
         task = _task(questions)
         results = lm_eval.evaluate(
-            _language_model(model, tokenizer, progress), {questions.task: task}, log_samples=False
+            _language_model(model, tokenizer, progress), {questions.task: task}, log_samples=True
         )
     scores = results["results"][questions.task]
+    samples = sorted(results["samples"][questions.task], key=lambda sample: sample["doc_id"])
     return [
         Accuracy(
             task=questions.task,
@@ -65,6 +66,7 @@ def score(model, tokenizer, questions: QuestionSet, progress: Progress = silent)
             n=len(questions.questions),
             score=scores[f"{metric},none"],
             stderr=_stderr(scores[f"{metric}_stderr,none"]),
+            answered="".join(str(int(sample[metric])) for sample in samples),
         )
         for metric in METRICS
     ]

@@ -110,7 +110,9 @@ class _Study:
         for place, run in enumerate(runs, 1):
             self.say(f"run {place} of {len(runs)}: {run.name}, seed {run.recipe.seed}")
             self._trained(run)
-        return self._record()
+        done = self._record()  # written as well where nothing was left to do: tables name its command
+        write_study(done, self.file)
+        return done
 
     def _runs(self) -> Iterator[_Run]:
         """All runs at the first seed, then at the second."""

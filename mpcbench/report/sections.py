@@ -104,7 +104,7 @@ def accuracy_key(score: Accuracy) -> tuple[str, str, str]:
 
 def _accuracy(summaries: Sequence[Summary]) -> Section:
     records = [s.record for s in summaries]
-    rows = [_score_row(records, key) for key in accuracy_keys(records)]
+    rows = [row for key in accuracy_keys(records) for row in _score_rows(records, key)]
     for label, part, cell in _FIDELITY:
         owners = [getattr(record, part) for record in records]
         if any(owner is not None for owner in owners):
@@ -132,11 +132,22 @@ _FIDELITY: tuple[tuple[str, str, Callable], ...] = (
 )
 
 
-def _score_row(records: Sequence[Record], key: tuple[str, str, str]) -> Row:
+def _score_rows(records: Sequence[Record], key: tuple[str, str, str]) -> list[Row]:
+    """The score, and what was lost of that of a model without polynomials where single answers are known."""
     task, setting, metric = key
     scores = [next((a for a in r.accuracy if accuracy_key(a) == key), None) for r in records]
     sizes = "/".join(dict.fromkeys(str(score.n) for score in scores if score))
     metrics = {m for t, s, m in accuracy_keys(records) if (t, s) == (task, setting)}
     name = f"{task} {metric}" if len(metrics) > 1 else task
     cells = [f"{100 * a.score:.1f} ± {100 * a.stderr:.1f}" if a else NONE for a in scores]
-    return Row(f"{name} {setting}, n={sizes} [%]", cells)
+    rows = [Row(f"{name} {setting}, n={sizes} [%]", cells)]
+    replaced = [bool(record.model.polynomial_layers) for record in records]
+    base = next((score for score, poly in zip(scores, replaced, strict=True) if score and not poly), None)
+    lost = [
+        base.minus(score) if base and score and poly else None
+        for score, poly in zip(scores, replaced, strict=True)
+    ]
+    if any(lost):
+        cells = [NONE if pair is None else f"{100 * pair[0]:.1f} ± {100 * pair[1]:.1f}" for pair in lost]
+        rows.append(Row("points lost, question by question", cells, 1))
+    return rows

@@ -136,13 +136,12 @@ def table_csv(study: Study) -> str:
 def _texts(row: StudyRow, study: Study) -> list[str]:
     cell, accuracy, training = row.first, _accuracy(row.first), row.first.training
     base = next((c for c in study.cells if c.row == "original"), None)
-    lost = 100 * (_accuracy(base).score - row.mean("accuracy")) if base else None
     return [
         cell.title,
         str(cell.layers),
         "" if cell.published is None else f"{100 * cell.published:.1f}",
         f"{100 * row.mean('accuracy'):.1f} ± {100 * accuracy.stderr:.1f}{_seeds(row, 'accuracy', 100, 1)}",
-        "" if lost is None or cell.row == "original" else f"{lost:.1f}",
+        "" if base is None or cell.row == "original" else _lost(row, _accuracy(base)),
         f"{row.mean('arc'):.4f}{_seeds(row, 'arc', 1, 4)}",
         f"{row.mean('other'):.4f}",
         "" if training is None or training.layer_mse is None else _change(training.layer_mse),
@@ -151,6 +150,13 @@ def _texts(row: StudyRow, study: Study) -> list[str]:
         else f"{training.largest_gradient_norm:.3g}",
         str(len(row.cells)) if training else "–",
     ]  # fmt: skip
+
+
+def _lost(row: StudyRow, base: Accuracy) -> str:
+    """Points, with the standard error of the first seed's difference where single answers are known."""
+    points = f"{100 * (base.score - row.mean('accuracy')):.1f}"
+    paired = base.minus(_accuracy(row.first))
+    return points if paired is None else f"{points} ± {100 * paired[1]:.1f}"
 
 
 def _seeds(row: StudyRow, number: str, scale: float, digits: int) -> str:
@@ -177,7 +183,8 @@ def _notes(study: Study) -> list[str]:
     data = dict.fromkeys(cell.training.data for cell in cells if cell.training)
     return [
         f"Accuracy: plaintext; {'; '.join(sources)}; ± is the standard error over questions, σ the standard "
-        "deviation over seeds. Points lost are against the original in full precision.",
+        "deviation over seeds. Points lost are against the original in full precision; their ± is of the "
+        "differences question by question, where they are known.",
         *(f"KL(original || model) in nats a token: {arc}; other text: {other}." for arc, other in texts),
         f"Trained on: {'; '.join(data)}. Layer MSE and KL to the run's own teacher on its held-out part, "
         "before → after; gradient norm before clipping.",

@@ -55,6 +55,10 @@ def test_scores_equal_a_hand_written_oracle(model, tokenizer, tmp_path):
     assert acc.score != acc_norm.score
     assert acc.stderr == pytest.approx(math.sqrt(acc.score * (1 - acc.score) / 59))
     assert (acc.n, acc.task, acc.setting) == (60, "tiny.jsonl", "plaintext")
+    for score in (acc, acc_norm):
+        assert len(score.answered) == 60 and score.answered.count("1") == round(60 * score.score)
+    first = [oracle(model, tokenizer, [row])[0] for row in rows[:20]]
+    assert acc.answered[:20] == "".join(str(int(right)) for right in first)
 
 
 def test_shared_prefixes_score_as_lm_eval_alone_also_where_the_context_is_cut(model, tokenizer, tmp_path):

@@ -34,6 +34,14 @@ def test_the_table_says_what_was_lost_and_what_was_published():
     assert rows["Mpcbench", "30"][4] == "1.0" and rows["Mpcbench", "30"][6] == "0.0600"
 
 
+def test_points_lost_have_the_error_of_the_difference_where_answers_are_known():
+    study = make_study()
+    for cell in study.cells:
+        cell.accuracy[0].answered = "1100" if cell.row == "original" else "1010"
+    rows = table(markdown(study))
+    assert rows["Mpcbench", "30"][4] == "1.0 ± 40.8" and rows["Original", "0"][4] == ""
+
+
 def test_a_trial_says_so():
     assert "not a result" in markdown(make_study(quick=True)) and "not a result" not in markdown(make_study())
 

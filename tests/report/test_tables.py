@@ -63,6 +63,16 @@ def test_accuracy_is_named_with_its_setting_size_and_error() -> None:
     assert found["next token, two-party run"].cells == ['" Paris"'] * 3
 
 
+def test_points_lost_are_compared_question_by_question_where_answers_are_known() -> None:
+    label = "arc_easy plaintext, n=570 [%] > points lost, question by question"
+    records = make_comparison()
+    assert label not in rows(records)
+    for record, answered in zip(records, ("1100", "1010", None), strict=True):
+        record.accuracy[0].answered = answered
+    assert rows(records)[label].cells == ["–", "0.0 ± 40.8", "–"]
+    assert label not in rows(records[1:])
+
+
 def test_a_record_without_some_accuracy_leaves_a_dash() -> None:
     records = make_comparison(0, 8)
     records[1].accuracy = []
