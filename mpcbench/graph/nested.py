@@ -12,8 +12,16 @@ from dataclasses import dataclass
 
 import torch
 
-MAX_CENTRE = 16.0
+MAX_CENTRE = 64.0
 """Largest |e|: beyond it the square is so much larger than the value that fixed point loses the value."""
+
+MAX_LIFT = 5e-4
+"""By how much at most a leading coefficient is changed for that. A few channels of a trained layer need 10⁻⁴,
+which moves the value by 0.03 at a gate of 4."""
+
+LEAST = 1e-9
+STEP = 1.1
+"""The smallest leading coefficient, and the factor by which it is raised."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +37,30 @@ class NormalForm:
 def normal_form(coefficients: torch.Tensor) -> NormalForm | None:
     """The form of polynomials with ``coefficients`` (4 or 5, H), ascending; None when a channel has none.
 
-    That is when a leading coefficient is so small that e would exceed :data:`MAX_CENTRE`.
+    Where a leading coefficient is so small that e would exceed :data:`MAX_CENTRE`, it is raised until e does
+    not: the form is then of a polynomial beside the given one. A channel has none when :data:`MAX_LIFT` is
+    not enough.
     """
-    form = _cubic(coefficients) if len(coefficients) == 4 else _quartic(coefficients)
+    form = _form(_raised(coefficients))
     finite = all(bool(torch.isfinite(c).all()) for c in (form.scale, form.shift, *form.constants.values()))
     return form if finite and bool((form.constants["e"].abs() <= MAX_CENTRE).all()) else None
+
+
+def _form(coefficients: torch.Tensor) -> NormalForm:
+    return _cubic(coefficients) if len(coefficients) == 4 else _quartic(coefficients)
+
+
+def _raised(coefficients: torch.Tensor) -> torch.Tensor:
+    """The coefficients, with leading ones that are large enough where :data:`MAX_LIFT` makes them so."""
+    leading = coefficients[-1].clone()
+    leading = torch.where(leading.abs() < LEAST, torch.full_like(leading, LEAST).copysign(leading), leading)
+    while True:
+        raised = torch.cat([coefficients[:-1], leading[None]])
+        far = ~(_form(raised).constants["e"].abs() <= MAX_CENTRE)
+        far &= (leading * STEP - coefficients[-1]).abs() <= MAX_LIFT
+        if not far.any():
+            return raised
+        leading = torch.where(far, leading * STEP, leading)
 
 
 def _shifted(coefficients: torch.Tensor, shift: torch.Tensor) -> list[torch.Tensor]:

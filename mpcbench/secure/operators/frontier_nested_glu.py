@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mpcbench.cost.declared import FREE, Cost, dealt, narrow_opening
+from mpcbench.graph.nested import MAX_CENTRE
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.opening import CUT_BITS, CUT_BYTES, Cut, open_under, repeated
 from mpcbench.secure.operators.base import Sample, Shape
@@ -60,7 +61,7 @@ class NestedGLU(OneRound):
         operands, bits = self._operands(node, inputs), self.params.input_bits
         cuts = [each.cut for each in operands]
         shares = [each.share.reshape(-1, each.share.shape[-1]) for each in operands]
-        reach = (largest(node, "gate") * self.params.margin) ** 2 + 16
+        reach = (largest(node, "gate") * self.params.margin) ** 2 + MAX_CENTRE
         lift = max(0, CUT_BITS - bits)
         inner = Cut(bits + lift, reach * 2.0 ** (2 * bits + lift), cuts[0].checked, width=CUT_BYTES)
         recipe = Recipe(
