@@ -23,7 +23,7 @@ from mpcbench.parties.result import merge_latency, merge_ledgers, merge_openings
 from mpcbench.pipeline.check import range_note
 from mpcbench.pipeline.described import EMBEDDING_NOTE, called, masks, protocol_info
 from mpcbench.pipeline.generation import ends, generation
-from mpcbench.pipeline.truncation import truncations
+from mpcbench.pipeline.truncation import far_note, truncations
 from mpcbench.progress import Progress, silent
 from mpcbench.records.environment import environment
 from mpcbench.records.schema import (
@@ -146,7 +146,7 @@ def measure(
         truncation=truncation,
         generated=generation(outcome, checkpoint, settings) if settings.new_tokens else None,
         sharing=_sharing(shares),
-        notes=_ranges(shares, checkpoint, settings, outcome),
+        notes=[*_ranges(shares, checkpoint, settings, outcome), *far_note(truncation)],
     )
 
 

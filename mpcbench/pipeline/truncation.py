@@ -43,6 +43,17 @@ def truncations(
     )
 
 
+def far_note(truncation: Truncation | None) -> list[str]:
+    """What a reader must know of a run whose output is wrong, and how to find out why."""
+    if truncation is None or not truncation.far_logits:
+        return []
+    return [
+        f"WRONG OUTPUT: {truncation.far_logits:,} opened logits are more than {truncation.far:g} away from "
+        "plaintext, because a value left its calibrated range or a truncation failed: --check-ranges "
+        "names the layer."
+    ]
+
+
 def expected(
     entries: Iterable[Entry], means: Mapping[Place, float], fraction_bits: int,
     operators: Mapping[str, Operator],

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from mpcbench.pipeline.truncation import expected
-from mpcbench.records.schema import Entry
+from mpcbench.pipeline.truncation import FAR, expected, far_note
+from mpcbench.records.schema import Entry, Truncation
 from mpcbench.secure.protocol import load_protocol
 
 
@@ -40,3 +40,10 @@ def test_linear_layers_cut_locally_only_where_the_opening_does_not(protocol: str
 
 def test_operators_outside_the_protocol_count_nothing() -> None:
     assert expected([entry("seeds", square=5)], {}, 16, load_protocol("crypten").operators) == (0, 0.0)
+
+
+def test_a_run_with_a_wrong_output_says_so_and_what_to_do() -> None:
+    seen = Truncation(cut_locally=0, expected_failures=0.0, repeated_rounds=0, far_logits=0, far=FAR)
+    assert far_note(None) == far_note(seen) == []
+    (note,) = far_note(seen.model_copy(update={"far_logits": 1234}))
+    assert note.startswith("WRONG OUTPUT: 1,234 opened logits") and "--check-ranges" in note
