@@ -166,11 +166,9 @@ def sensitivities(
     return result
 
 
-def fit_layer(
-    stream: Stream, layer: int, degree: int, per_channel: bool = True, guard_reach: float = GUARD_REACH
-) -> torch.Tensor:
+def fit_layer(stream: Stream, layer: int, degree: int, per_channel: bool = True) -> torch.Tensor:
     """Coefficients [degree + 1, channels] (float32) of one layer from a stream that has just attended."""
-    moments = layer_moments(stream, layer, layer_gates(stream, layer), degree, guard_reach)
+    moments = layer_moments(stream, layer, layer_gates(stream, layer), degree)
     return moments.solve(output_weight(stream, layer), per_channel).float()
 
 

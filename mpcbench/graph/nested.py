@@ -52,8 +52,7 @@ def _form(coefficients: torch.Tensor) -> NormalForm:
 
 def _raised(coefficients: torch.Tensor) -> torch.Tensor:
     """The coefficients, with leading ones that are large enough where :data:`MAX_LIFT` makes them so."""
-    leading = coefficients[-1].clone()
-    leading = torch.where(leading.abs() < LEAST, torch.full_like(leading, LEAST).copysign(leading), leading)
+    leading = coefficients[-1].abs().clamp_min(LEAST).copysign(coefficients[-1])
     while True:
         raised = torch.cat([coefficients[:-1], leading[None]])
         far = ~(_form(raised).constants["e"].abs() <= MAX_CENTRE)

@@ -10,8 +10,6 @@ dependent exchange on the wire: tensors that travel together are one round.
 
 from __future__ import annotations
 
-import math
-from statistics import fmean, stdev
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -209,21 +207,6 @@ class Accuracy(_Part):
     score: float
     stderr: float
     answered: str | None = None
-
-    def minus(self, other: Accuracy) -> tuple[float, float] | None:
-        """The difference of two scores of the same questions and its standard error, in [-1, 1].
-
-        Two models that are alike mostly fail on the same questions, so that this error is far smaller than
-        that of either score (Miller, "Adding Error Bars to Evals", 2024, section 4). None where the
-        questions differ or what became of each is not known.
-        """
-        same = (self.task, self.source, self.metric) == (other.task, other.source, other.metric)
-        if not same or not self.answered or not other.answered or len(self.answered) != len(other.answered):
-            return None
-        pairs = zip(self.answered, other.answered, strict=True)
-        differences = [int(own) - int(theirs) for own, theirs in pairs]
-        deviation = stdev(differences) if len(differences) > 1 else 0.0
-        return fmean(differences), deviation / math.sqrt(len(differences))
 
 
 class Agreement(_Part):

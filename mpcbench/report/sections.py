@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from mpcbench.records.schema import Accuracy, Record
 from mpcbench.report.groups import GROUPS, Cost
 from mpcbench.report.links import links_section
+from mpcbench.report.paired import lost
 from mpcbench.report.phases import preparation, projected_latency
 from mpcbench.report.summary import (
     NONE,
@@ -143,11 +144,11 @@ def _score_rows(records: Sequence[Record], key: tuple[str, str, str]) -> list[Ro
     rows = [Row(f"{name} {setting}, n={sizes} [%]", cells)]
     replaced = [bool(record.model.polynomial_layers) for record in records]
     base = next((score for score, poly in zip(scores, replaced, strict=True) if score and not poly), None)
-    lost = [
-        base.minus(score) if base and score and poly else None
+    pairs = [
+        lost(base, score) if base and score and poly else None
         for score, poly in zip(scores, replaced, strict=True)
     ]
-    if any(lost):
-        cells = [NONE if pair is None else f"{100 * pair[0]:.1f} ± {100 * pair[1]:.1f}" for pair in lost]
+    if any(pairs):
+        cells = [NONE if pair is None else f"{100 * pair[0]:.1f} ± {100 * pair[1]:.1f}" for pair in pairs]
         rows.append(Row("points lost, question by question", cells, 1))
     return rows

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mpcbench.records.schema import Accuracy
 from mpcbench.records.study import Cell, Study
 from mpcbench.report.latex import escape
+from mpcbench.report.paired import lost
 from mpcbench.report.style import paper, write_figure
 from mpcbench.report.tables import save
 from mpcbench.report.training import comparison_figure
@@ -155,7 +156,7 @@ def _texts(row: StudyRow, study: Study) -> list[str]:
 def _lost(row: StudyRow, base: Accuracy) -> str:
     """Points, with the standard error of the first seed's difference where single answers are known."""
     points = f"{100 * (base.score - row.mean('accuracy')):.1f}"
-    paired = base.minus(_accuracy(row.first))
+    paired = lost(base, _accuracy(row.first))
     return points if paired is None else f"{points} ± {100 * paired[1]:.1f}"
 
 

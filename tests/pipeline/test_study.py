@@ -140,8 +140,6 @@ def test_training_on_the_questions_is_refused(plan):
 
 
 def test_the_packaged_table_names_recipes_that_exist(monkeypatch):
-    from mpcbench.distill.recipe import load_recipe
-
     monkeypatch.undo()
     assert run_names()[:5] == [
         "naive", "same-precision", "cross-precision", "deep-unclipped", "deep-clipped"

@@ -1,11 +1,10 @@
-"""What a record can say of itself."""
-
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
 from mpcbench.records.schema import Accuracy
+from mpcbench.report.paired import lost
 
 SCORE = Accuracy(
     task="arc_easy", source="a file", setting="plaintext", metric="acc", n=8, score=0.5, stderr=0.19
@@ -17,18 +16,18 @@ def test_a_difference_of_scores_has_the_error_of_its_differences() -> None:
     one, other = (SCORE.model_copy(update={"answered": answered}) for answered in BOTH)
     difference = np.array([int(digit) for digit in BOTH[0]]) - [int(digit) for digit in BOTH[1]]
     expected = (difference.mean(), difference.std(ddof=1) / np.sqrt(8))
-    assert one.minus(other) == pytest.approx(expected) and expected[1] < SCORE.stderr
-    assert one.minus(one) == (0.0, 0.0)
+    assert lost(one, other) == pytest.approx(expected) and expected[1] < SCORE.stderr
+    assert lost(one, one) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("change", [{"answered": None}, {"source": "another"}, {"metric": "acc_norm"},
                                     {"answered": "1"}])  # fmt: skip
 def test_scores_of_other_questions_have_no_difference(change: dict) -> None:
     one, other = (SCORE.model_copy(update={"answered": answered}) for answered in BOTH)
-    assert one.minus(other.model_copy(update=change)) is None
-    assert other.model_copy(update=change).minus(one) is None
+    assert lost(one, other.model_copy(update=change)) is None
+    assert lost(other.model_copy(update=change), one) is None
 
 
 def test_one_question_has_no_error() -> None:
     one = SCORE.model_copy(update={"answered": "1"})
-    assert one.minus(one.model_copy(update={"answered": "0"})) == (1.0, 0.0)
+    assert lost(one, one.model_copy(update={"answered": "0"})) == (1.0, 0.0)
