@@ -154,9 +154,9 @@ def _texts(row: StudyRow, study: Study) -> list[str]:
 
 
 def _lost(row: StudyRow, base: Accuracy) -> str:
-    """Points, with the standard error of the first seed's difference where single answers are known."""
+    """Points, with the standard error of the mean over seeds where single answers are known."""
     points = f"{100 * (base.score - row.mean('accuracy')):.1f}"
-    paired = lost(base, _accuracy(row.first))
+    paired = lost(base, *map(_accuracy, row.cells))
     return points if paired is None else f"{points} ± {100 * paired[1]:.1f}"
 
 
@@ -185,7 +185,7 @@ def _notes(study: Study) -> list[str]:
     return [
         f"Accuracy: plaintext; {'; '.join(sources)}; ± is the standard error over questions, σ the standard "
         "deviation over seeds. Points lost are against the original in full precision; their ± is of the "
-        "differences question by question, where they are known.",
+        "differences (of the mean over seeds) question by question, where they are known.",
         *(f"KL(original || model) in nats a token: {arc}; other text: {other}." for arc, other in texts),
         f"Trained on: {'; '.join(data)}. Layer MSE and KL to the run's own teacher on its held-out part, "
         "before → after; gradient norm before clipping.",

@@ -20,6 +20,13 @@ def test_a_difference_of_scores_has_the_error_of_its_differences() -> None:
     assert lost(one, one) == (0.0, 0.0)
 
 
+def test_several_seeds_count_as_their_mean_on_each_question() -> None:
+    base, *seeds = (SCORE.model_copy(update={"answered": answered}) for answered in ("1110", "1100", "0110"))
+    difference = np.array([0.5, 0.0, 0.5, 0.0])
+    assert lost(base, *seeds) == pytest.approx((difference.mean(), difference.std(ddof=1) / 2))
+    assert lost(base, seeds[0], SCORE) is None
+
+
 @pytest.mark.parametrize("change", [{"answered": None}, {"source": "another"}, {"metric": "acc_norm"},
                                     {"answered": "1"}])  # fmt: skip
 def test_scores_of_other_questions_have_no_difference(change: dict) -> None:
