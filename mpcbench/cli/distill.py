@@ -74,16 +74,18 @@ def command(
     from mpcbench.checkpoints import load
     from mpcbench.cli.progress import progress_bars
     from mpcbench.distill.distill import Plan, distill, with_folder
-    from mpcbench.distill.memory import memory_plan, refuse_too_little
+    from mpcbench.distill.memory import config_alone, memory_plan, refuse_too_little
     from mpcbench.distill.sharding import leave_processes
 
     recipe = _recipe(name, fields, options)
     with progress_bars() as shown:
-        original = load(model)
-        needed = memory_plan(original.model.config, recipe)
+        config = config_alone(model)  # memory is looked at before weights fill it
+        original = load(model) if config is None else None
+        needed = memory_plan(config or original.model.config, recipe)
         if memory:
             return _print_memory(needed, as_json)
-        refuse_too_little(needed)
+        refuse_too_little(needed, loaded=original is not None)
+        original = original or load(model)
         texts = _texts(data, original, shown.step)
         taught = load(teacher) if teacher else None
         plan = Plan(original, recipe, name, texts, out or Path(), taught)

@@ -22,12 +22,13 @@ from mpcbench.cli.output import json_option, messages
 @click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True,
               help="Train every run with so many seeds.")  # fmt: skip
 @click.option("--quick", is_flag=True, help="A few steps of everything, in minutes: a trial, not a result.")
-@click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=Path("results/study"),
-              show_default=True, help="Folder for study.json, tables and figures.")  # fmt: skip
+@click.option("--results", type=click.Path(path_type=Path, file_okay=False),
+              help="Folder for study.json, tables and figures [default: results/study, with --quick "
+                   "results/study-quick].")  # fmt: skip
 @json_option
 def command(
     model: str, data: str, task_data: Path | None, limit: int | None, only: tuple[str, ...], seeds: int,
-    quick: bool, results: Path, as_json: bool,
+    quick: bool, results: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a model by every recipe, score what comes out, and write the study's table and figures.
 
@@ -40,11 +41,13 @@ def command(
     from mpcbench.cli.progress import progress_bars
     from mpcbench.cli.workload import writable
     from mpcbench.distill.data import training_texts
-    from mpcbench.pipeline.study import StudyPlan, study
+    from mpcbench.pipeline.study import StudyPlan, check_memory, study
     from mpcbench.report.study import terminal, write_report
 
+    results = results or Path("results", "study-quick" if quick else "study")
     writable(results)
     with progress_bars() as shown:
+        check_memory(model, only, quick)
         shown.stage(f"loading {model}")
         original = load(model)
         texts = training_texts(data, original, shown.step)

@@ -112,7 +112,7 @@ class _Run:
             student = self._student(placed[-1], state)
             self._stage(student, teacher, judge, placed[stage], state)
             self._write(student, judge, placed[stage], self.counts[stage], state)
-            state = State(stage + 1, total_steps=state.total_steps, student=student.trained_state())
+            state = State(stage + 1, total_steps=self._kept(state), student=student.trained_state())
         return adapters
 
     def _stage(self, student: Student, teacher: Teacher, judge: Judge, layers: list[int], state: State):
@@ -122,6 +122,8 @@ class _Run:
         own = self._own_text(state.stage)
         sequences, weights = self._fitted(own)
         add_polynomials(student, new, recipe.polynomials, sequences, recipe.seed, self.progress, weights)
+        for texts in (self.parts.fit, own):
+            teacher.keep(texts)
         head = None if self.plan.teacher is None else teacher.model.lm_head
         module = Distillation(student, recipe.objective, head, recipe.compute == "bfloat16")
         share = max(1, recipe.optimiser.tokens // accelerator.num_processes)
@@ -152,7 +154,8 @@ class _Run:
             return []
         if wanted.passages and not self.own:
             with self.accelerator.main_process_first():  # it samples, the others find the text in the cache
-                texts = self_texts(original, self.progress, wanted.passages, self._alike)
+                device = self.accelerator.device
+                texts = self_texts(original, self.progress, wanted.passages, self._alike, device)
             if self.plan.questions:
                 texts = without_questions(texts, self.plan.questions)
             self.own = [original.tokenizer(text)["input_ids"] for text in texts.texts]
@@ -189,7 +192,8 @@ class _Run:
     def _teacher(self) -> Teacher:
         precision = self.recipe.teacher.precision
         model = (self.plan.teacher or self.plan.original).model
-        model = with_precision(model, precision, self.accelerator.device)
+        double = self.recipe.student.double_quantisation  # a four-bit teacher's are the student's four bits
+        model = with_precision(model, precision, self.accelerator.device, double)
         return Teacher(model.requires_grad_(False).eval(), autocast=precision != "float32")
 
     def _original_judge(self, judge: Judge) -> Judge:
@@ -206,10 +210,7 @@ class _Run:
         if self.accelerator.is_main_process:
             original = self.plan.original
             final = count == self.counts[-1]
-            steps = state.total_steps - state.step + state.best_step
-            if self.recipe.keep == "last":
-                steps = state.total_steps
-            info = self._info(layers, steps)
+            info = self._info(layers, self._kept(state))
             model = merged(original.model, adapter, info)
             verdict = self._original_judge(judge).judge(model, [])
             info.held_out = HeldOut(
@@ -219,6 +220,11 @@ class _Run:
             if final and self.plan.checkpoint:
                 write_checkpoint(model, original, info, self.folder.checkpoint)
         self.accelerator.wait_for_everyone()
+
+    def _kept(self, state: State) -> int:
+        """How many steps, over all stages, led to what the stage ends with."""
+        best = self.recipe.keep == "best"
+        return state.total_steps - state.step + (state.best_step if best else state.step)
 
     def _info(self, layers: list[int], steps: int) -> AdapterInfo:
         plan, recipe, original = self.plan, self.recipe, self.plan.original
@@ -240,10 +246,13 @@ class _Run:
 
 def _identity(plan: Plan) -> dict[str, Any]:
     """What makes a run this run and no other."""
+    avoided = {}
+    if plan.questions and plan.recipe.own_text.passages:
+        avoided["questions"] = plan.questions.sha256
     return {
         "model": {"name": plan.original.name, "sha256": plan.original.sha256},
         "teacher": plan.teacher.sha256 if plan.teacher else "the model itself",
-        "data": {"description": plan.texts.description, "sha256": plan.texts.sha256},
+        "data": {"description": plan.texts.description, "sha256": plan.texts.sha256, **avoided},
         "recipe": plan.recipe.model_dump(mode="json", exclude={"description": True, **plan.recipe.newer}),
     }
 

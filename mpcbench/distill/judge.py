@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import nn
@@ -42,7 +41,7 @@ class Judge:
 
     def judge(self, model: nn.Module, layers: list[int]) -> Verdict:
         """model: a Llama over the same vocabulary; layers: those whose outputs are compared."""
-        return self.verdict(partial(ask, model), layers)
+        return self.verdict(lambda batch, wanted: ask(model, batch.to(model.device), wanted), layers)
 
     @torch.no_grad()
     def verdict(self, asked: Callable[[Batch, list[int]], Answer], layers: list[int]) -> Verdict:
@@ -57,7 +56,7 @@ class Judge:
             equal += int((own.argmax(-1) == reference.argmax(-1)).sum())
             tokens += len(own)
             if layers:
-                later = (batch.real.cumsum(1) > 1)[batch.real]
+                later = (batch.real.cumsum(1) > 1)[batch.real].to(own.device)
                 goals = {layer: kept.layers[layer].to(own.device) for layer in layers}
                 errors += layer_error(answer.layers, goals, later, relative=False).item() * int(later.sum())
                 later_tokens += int(later.sum())

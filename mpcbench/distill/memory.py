@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import psutil
 import torch
 from transformers import LlamaConfig
 
+from mpcbench.checkpoints.configuration import read_architecture
 from mpcbench.distill.data import HELD_OUT_TOKENS
 from mpcbench.distill.objective import CACHED_BYTES
 from mpcbench.distill.recipe import Recipe
@@ -15,6 +17,7 @@ from mpcbench.errors import UserError
 
 GIB = 1 << 30
 HOST, GPU = "memory", "GPU memory"
+ORIGINAL = "the original, float32"
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "nf4": 0.5 + 4 / 64}
 """A weight with its share of a block's scale; double quantisation would save 0.05 of it."""
 PER_HIDDEN, PER_CHANNEL, PER_DEGREE = 36, 14, 4
@@ -49,7 +52,7 @@ def memory_plan(config: LlamaConfig, recipe: Recipe, device: str | None = None) 
     answers = HELD_OUT_TOKENS * 4 * (config.vocab_size + layers * config.hidden_size)
     return [
         Need("Python and its libraries", HOST, PYTHON),
-        Need("the original, float32", HOST, 4 * (projections + rest)),
+        Need(ORIGINAL, HOST, 4 * (projections + rest)),
         Need("the teacher", place, _copy(recipe.teacher.precision, device, projections, rest)),
         Need("the student's frozen weights", place, base),
         Need("what is trained, its gradients and AdamW's means", place, 16 * trained),
@@ -62,17 +65,31 @@ def memory_plan(config: LlamaConfig, recipe: Recipe, device: str | None = None) 
     ]
 
 
-def refuse_too_little(needs: list[Need]) -> None:
-    """UserError when a machine's free memory, or its GPU's, is less than what is needed."""
-    free = {HOST: psutil.virtual_memory().available}
+def config_alone(model: str) -> LlamaConfig | None:
+    """A model's configuration without its weights; None where only loading it tells, as with GGUF."""
+    try:
+        return read_architecture(model).config
+    except UserError:
+        return None
+
+
+def refuse_too_little(needs: list[Need], loaded: bool = False) -> None:
+    """UserError when a machine's free memory, or its GPU's, is less than what is needed.
+
+    Every process that a launcher has started on this machine needs as much. loaded: whether the original is
+    in memory already.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    there = {HOST: psutil.virtual_memory().available // processes}
     if torch.cuda.is_available():
-        free[GPU] = torch.cuda.mem_get_info()[0]
-    for where, there in free.items():
-        needed = sum(need.size for need in needs if need.where == where)
-        if needed > there:
+        there[GPU] = torch.cuda.mem_get_info()[0]
+    each = f" in each of {processes} processes" if processes > 1 else ""
+    for where, free in there.items():
+        needed = sum(n.size for n in needs if n.where == where and not (loaded and n.what == ORIGINAL))
+        if needed > free:
             raise UserError(
-                f"This training needs about {needed / GIB:.1f} GiB of {where} and {there / GIB:.1f} GiB are "
-                "free: lower optimiser.tokens, choose --precision nf4, or take a smaller model."
+                f"This training needs about {needed / GIB:.1f} GiB of {where}{each} and {free / GIB:.1f} GiB "
+                "are free: lower optimiser.tokens, choose --precision nf4, or take a smaller model."
             )
 
 

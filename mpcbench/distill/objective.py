@@ -17,13 +17,17 @@ from torch import nn
 from torch.nn import functional
 from transformers import LlamaForCausalLM
 
-from mpcbench.distill.data import Batch
+from mpcbench.distill.data import Batch, Sequences, padded
 from mpcbench.distill.divergence import Divergence
 from mpcbench.distill.recipe import Objective
 from mpcbench.distill.student import Student
 
 CACHED_BYTES = 2 << 30
 """How much of the teacher's answers is kept for the next epoch."""
+GROUP_ROWS = 16
+"""Texts that the teacher answers together to keep what it says."""
+
+Row = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -60,27 +64,49 @@ class Teacher:
     def __init__(self, model: LlamaForCausalLM, autocast: bool = False):
         self.model = model
         self.autocast = autocast
-        self._kept: dict[tuple[int, ...], torch.Tensor] = {}
-        self._bytes = 0
+        self._group: dict[Row, Batch] = {}
+        self._kept: dict[Row, torch.Tensor] = {}
+        self._room = CACHED_BYTES // (4 * model.config.hidden_size)  # in tokens
+
+    def keep(self, sequences: Sequences) -> None:
+        """Answer these texts once, each when it first comes, together with the same others of like length.
+
+        What rounding makes of an answer depends on the batch. With groups of its own a text has one answer,
+        whatever batch it comes in first: a run that is resumed trains on the same as one that was not.
+        """
+        chosen = []
+        for sequence in dict.fromkeys(map(tuple, sequences)):
+            if sequence not in self._group and len(sequence) <= self._room:
+                self._room -= len(sequence)
+                chosen.append(sequence)
+        for group in padded(chosen, GROUP_ROWS):
+            self._group |= dict.fromkeys(_rows(group), group)
 
     @torch.no_grad()
     def answer(self, batch: Batch, layers: list[int]) -> Targets:
         """Targets for a batch; where outputs of ``layers`` are wanted, nothing is taken from memory."""
-        rows = [tuple(ids[real].tolist()) for ids, real in zip(batch.ids, batch.real, strict=True)]
-        if not layers and all(row in self._kept for row in rows):
-            hidden = torch.cat([self._kept[row] for row in rows]).to(batch.ids.device)
-            return Targets(hidden.float(), {})
+        rows = _rows(batch)
+        if layers or not all(row in self._group for row in rows):
+            hidden, outputs = self._ask(batch, layers)
+            return Targets(hidden[batch.real], {layer: outputs[layer][batch.real] for layer in layers})
+        for row in rows:
+            if row not in self._kept:
+                group = self._group[row]
+                states = self._ask(group.to(batch.ids.device), [])[0].cpu()
+                parts = zip(_rows(group), states, strict=True)
+                self._kept |= {text: own[: len(text)].clone() for text, own in parts}
+        hidden = torch.cat([self._kept[row] for row in rows])
+        return Targets(hidden.to(batch.ids.device), {})
+
+    def _ask(self, batch: Batch, layers: list[int]) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
         with outputs_of(self.model, layers) as seen, _autocast(self.model, self.autocast):
             hidden = self.model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
-        hidden = hidden.float()
-        self._keep(rows, hidden)
-        return Targets(hidden[batch.real], {layer: seen[layer].float()[batch.real] for layer in layers})
+        return hidden.float(), {layer: output.float() for layer, output in seen.items()}
 
-    def _keep(self, rows: list[tuple[int, ...]], hidden: torch.Tensor) -> None:
-        for row, states in zip(rows, hidden, strict=True):
-            if row not in self._kept and self._bytes < CACHED_BYTES:
-                self._kept[row] = states[: len(row)].cpu().clone()
-                self._bytes += self._kept[row].nbytes
+
+def _rows(batch: Batch) -> list[Row]:
+    """The texts of a batch."""
+    return [tuple(ids[real].tolist()) for ids, real in zip(batch.ids, batch.real, strict=True)]
 
 
 class Distillation(nn.Module):
@@ -131,7 +157,7 @@ class Distillation(nn.Module):
             parts["layer_mse"] = layer_error(
                 outputs, targets.layers, counted[batch.real], goal.layer_mse_relative
             )
-        if goal.gate_range:
+        if goal.gate_range and watch.excess:
             parts["gate_range"] = torch.stack(list(watch.excess.values())).mean()
         watch.counted = None
         loss = sum(getattr(goal, name) * value for name, value in parts.items())

@@ -19,6 +19,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from mpcbench.checkpoints import Checkpoint
+from mpcbench.distill.precision import with_precision
 from mpcbench.distill.texts import Texts
 from mpcbench.errors import UserError
 from mpcbench.paths import cache_dir, whole_file
@@ -53,12 +54,14 @@ class Alike:
 
 
 def self_texts(
-    original: Checkpoint, progress: Progress = silent, count: int | None = None, alike: Alike | None = None
-) -> Texts:
+    original: Checkpoint, progress: Progress = silent, count: int | None = None, alike: Alike | None = None,
+    device: torch.device | str = "cpu",
+) -> Texts:  # fmt: skip
     """``count`` passages (``SELF_PASSAGES`` unless given) of at most ``SELF_LENGTH`` tokens.
 
     Kept in the cache, under the name of the model's weights. Behind examples no passage comes twice, and
-    none is one of theirs; a model that repeats itself gives fewer. Raises UserError as :func:`check_room`.
+    none is one of theirs; a model that repeats itself gives fewer. ``device``: where a copy of the model
+    writes; another kind of device draws other passages. Raises UserError as :func:`check_room`.
     """
     if alike is not None:
         check_room(alike, original)
@@ -70,7 +73,7 @@ def self_texts(
         torch.manual_seed(0)
         try:
             write = _any if alike is None else partial(_alike, alike)
-            passages = write(original, count, progress)
+            passages = write(original, count, progress, device)
         finally:
             torch.random.set_rng_state(generator_state)
         with whole_file(path) as part:
@@ -91,10 +94,10 @@ def check_room(alike: Alike, original: Checkpoint) -> None:
         )
 
 
-def _any(original: Checkpoint, count: int, progress: Progress) -> list[str]:
+def _any(original: Checkpoint, count: int, progress: Progress, device: torch.device | str) -> list[str]:
     """Passages from random first tokens."""
     passages: list[str] = []
-    model, tokenizer = original.model, original.tokenizer
+    model, tokenizer = with_precision(original.model, "float32", device), original.tokenizer
     while len(passages) < count:
         progress("sampling text from the model", len(passages), count)
         first = torch.randint(model.config.vocab_size, (SELF_BATCH, 1)).tolist()
@@ -103,10 +106,13 @@ def _any(original: Checkpoint, count: int, progress: Progress) -> list[str]:
     return passages
 
 
-def _alike(alike: Alike, original: Checkpoint, count: int, progress: Progress) -> list[str]:
+def _alike(
+    alike: Alike, original: Checkpoint, count: int, progress: Progress, device: torch.device | str
+) -> list[str]:
     """Passages behind examples, which are drawn anew for each."""
     tokenizer = original.tokenizer
-    model = copy.deepcopy(original.model).bfloat16()  # half the time; what is drawn is text in any precision
+    # bfloat16 takes half the time; what is drawn is text in any precision
+    model = copy.deepcopy(original.model).bfloat16().to(device)
     between = tokenizer(BETWEEN, add_special_tokens=False)["input_ids"]
     given = set(tokenizer.batch_decode(alike.sequences, skip_special_tokens=True))
     examples = min(alike.examples, len(alike.sequences))

@@ -65,26 +65,26 @@ def with_precision(
 ) -> nn.Module:
     """A frozen copy on ``device`` whose decoder projections have this precision; all else stays float32.
 
-    On a GPU an NF4 projection becomes bitsandbytes' ``Linear4bit`` and a bfloat16 one takes two bytes a
-    weight. On a CPU a weight keeps its rounded value in float32, which multiplies faster. Weights that do
-    not change are shared with ``original``, which itself is left as it is.
+    Where weights are packed, an NF4 projection becomes bitsandbytes' ``Linear4bit`` and a bfloat16 one a
+    :class:`HalfLinear`. Elsewhere a weight keeps its rounded value in float32, which multiplies faster.
+    Weights that do not change are shared with ``original``, which itself is left as it is.
     """
+    device = torch.empty(0, device=device).device  # "cuda" is no tensor's device: theirs have a number
     shared = {id(tensor): tensor for tensor in (*original.parameters(), *original.buffers())}
     model = copy.deepcopy(original, shared)  # modules are copied, tensors are not
-    packs = torch.device(device).type == "cuda"
     for name, module in list(model.named_modules()):
         if precision == "float32" or not is_projection(name) or not isinstance(module, nn.Linear):
             continue
-        if packs and precision == "nf4":
+        if packs(device):
             parent, _, own = name.rpartition(".")
-            setattr(model.get_submodule(parent), own, _packed(module, double_quantisation, device))
+            packed = _four_bits(module, double_quantisation) if precision == "nf4" else HalfLinear.of(module)
+            setattr(model.get_submodule(parent), own, packed.to(device))
         else:
             weight = rounded(module.weight, precision, double_quantisation)
-            dtype = torch.bfloat16 if packs else torch.float32
-            module.weight = nn.Parameter(weight.to(device, dtype), requires_grad=False)
+            module.weight = nn.Parameter(weight.to(device), requires_grad=False)
     for module in model.modules():  # not Module.to, which would move the tensors of the original
         for key, tensor in module._parameters.items():
-            if tensor is not None and tensor.device != torch.device(device):
+            if tensor is not None and tensor.device != device:
                 module._parameters[key] = nn.Parameter(tensor.to(device), requires_grad=False)
         for key, tensor in module._buffers.items():
             module._buffers[key] = None if tensor is None else tensor.to(device)
@@ -93,7 +93,36 @@ def with_precision(
     return model
 
 
-def _packed(module: nn.Linear, double_quantisation: bool, device: torch.device | str) -> nn.Module:
+def packs(device: torch.device) -> bool:
+    """Whether frozen weights are kept in as few bits as they have, and unpacked in every product."""
+    return device.type == "cuda"
+
+
+class HalfLinear(nn.Linear):
+    """A frozen linear layer in two bytes a weight, for inputs of any precision."""
+
+    @classmethod
+    def of(cls, module: nn.Linear) -> HalfLinear:
+        """The same layer, with its weight rounded."""
+        half = cls(module.in_features, module.out_features, bias=False, device="meta")
+        half.weight = nn.Parameter(module.weight.detach().bfloat16(), requires_grad=False)
+        half.bias = _own(module.bias)
+        return half
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """[..., in] -> [..., out] in the input's precision, or in autocast's."""
+        if torch.is_autocast_enabled(input.device.type):
+            return super().forward(input)
+        return nn.functional.linear(input, self.weight.to(input.dtype), self.bias)
+
+
+def _own(bias: torch.Tensor | None) -> nn.Parameter | None:
+    """A bias that moves to another device without that of the original."""
+    return None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+
+
+def _four_bits(module: nn.Linear, double_quantisation: bool) -> nn.Module:
+    """bitsandbytes' layer, which packs its weight when it is moved to its device."""
     library = bitsandbytes()
     packed = library.nn.Linear4bit(
         module.in_features, module.out_features, bias=module.bias is not None,
@@ -103,8 +132,8 @@ def _packed(module: nn.Linear, double_quantisation: bool, device: torch.device |
         module.weight.detach().cpu(), requires_grad=False, blocksize=BLOCK,
         compress_statistics=double_quantisation, quant_type="nf4",
     )  # fmt: skip
-    packed.bias = module.bias
-    return packed.to(device)
+    packed.bias = _own(module.bias)
+    return packed
 
 
 def dense_weight(module: nn.Module) -> torch.Tensor:

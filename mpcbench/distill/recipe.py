@@ -182,6 +182,15 @@ class Recipe(_Strict):
                 raise ValueError(f"optimiser.{name} lists {len(listed)} numbers for {self.stages} stages")
         return self
 
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Recipe:
+        goal = self.objective
+        if not (goal.kl or goal.cross_entropy or goal.layer_mse or goal.gate_range):
+            raise ValueError("all weights of the objective are 0: set kl, for one")
+        if 0 in self.polynomials.layers and not (goal.kl or goal.cross_entropy):
+            raise ValueError("a stage of 0 polynomial layers learns from kl or cross_entropy alone: set one")
+        return self
+
     @property
     def stages(self) -> int:
         """How many stages there are."""
@@ -239,7 +248,10 @@ def parse_recipe(content: Mapping[str, Any], name: str) -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
+        # Pydantic also names the kinds of value that a field takes, such as constrained-int.
+        field = ".".join(
+            str(part) for part in first["loc"] if str(part).isalnum() or str(part).isidentifier()
+        )
         if first["type"] == "extra_forbidden":
             raise UserError(
                 f"The recipe {name} has an unknown key {field}: {_known(first['loc'])}."
@@ -274,17 +286,24 @@ def _change(content: dict[str, Any], field: str, value: Any) -> None:
 
 def _match_stages(content: dict[str, Any], own: dict[str, Any]) -> None:
     """Give changed stages the numbers that the recipe itself lists for stages like them."""
+    listed = (_section(part, "polynomials").get("layers") for part in (content, own))
     sizes, before = (
-        [math.inf if count == "all" else count for count in part.get("polynomials", {}).get("layers", [])]
-        for part in (content, own)
+        [math.inf if count == "all" else count for count in layers] if isinstance(layers, list) else []
+        for layers in listed
     )
     if sizes == before or not all(isinstance(size, int | float) for size in sizes + before):
         return
     for name in ("steps", "stage_rates"):
-        listed = own.get("optimiser", {}).get(name)
-        if isinstance(listed, list) and len(listed) == len(before) and content["optimiser"][name] == listed:
+        numbers, optimiser = _section(own, "optimiser").get(name), _section(content, "optimiser")
+        if isinstance(numbers, list) and len(numbers) == len(before) and optimiser.get(name) == numbers:
             places = [next((i for i, size in enumerate(before) if size >= wanted), -1) for wanted in sizes]
-            content["optimiser"][name] = [listed[place] for place in places]
+            optimiser[name] = [numbers[place] for place in places]
+
+
+def _section(content: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of what may yet turn out to be no recipe."""
+    part = content.get(name)
+    return part if isinstance(part, dict) else {}
 
 
 def _known(location: tuple[int | str, ...]) -> str:

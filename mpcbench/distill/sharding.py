@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import timedelta
 from typing import Any
 
 import torch
 
 from mpcbench.distill.recipe import Recipe
 from mpcbench.errors import UserError
+
+PATIENCE = timedelta(hours=24)
+"""How long processes wait for each other: the first alone writes text of the model's own, maybe for hours."""
 
 
 def accelerator(recipe: Recipe) -> Any:
@@ -21,11 +25,11 @@ def accelerator(recipe: Recipe) -> Any:
     Raises UserError for FSDP 1: it flattens the few trained parameters together with frozen ones.
     """
     from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     everywhere = recipe.objective.kl or recipe.objective.cross_entropy  # else later layers get no gradient
     parallel = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=not everywhere)
-    found = Accelerator(kwargs_handlers=[parallel])
+    found = Accelerator(kwargs_handlers=[parallel, InitProcessGroupKwargs(timeout=PATIENCE)])
     if found.distributed_type == "FSDP" and not found.is_fsdp2:
         raise UserError("FSDP 1 cannot train a student: launch with --fsdp_version 2.")
     return found

@@ -185,16 +185,16 @@ class Student(nn.Module):
 
     @torch.no_grad()
     def adapter(self) -> Adapter:
-        """What training has changed, apart from the base."""
+        """What training has changed, apart from the base; on the CPU."""
         updates, norms = {}, {}
         for name, module in self.model.named_modules():
             if hasattr(module, "lora_A") and "default" in module.lora_A:
                 scale = module.scaling["default"]
                 down, up = module.lora_A["default"].weight, module.lora_B["default"].weight
-                updates[name] = LowRank(whole(down.detach()).clone(), whole(up.detach()) * scale)
+                updates[name] = LowRank(_copied(down), _copied(up) * scale)
             elif name.endswith("norm") and module.weight.requires_grad:
-                norms[f"{name}.weight"] = whole(module.weight.detach()).clone()
-        coefficients = {layer: whole(glu.coefficients.detach()) for layer, glu in self.polynomials.items()}
+                norms[f"{name}.weight"] = _copied(module.weight)
+        coefficients = {layer: _copied(glu.coefficients) for layer, glu in self.polynomials.items()}
         return Adapter(coefficients, updates, norms)
 
     def trained_state(self) -> dict[str, torch.Tensor]:
@@ -203,7 +203,7 @@ class Student(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, TrainedGLU):
                 state |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
-        return {name: whole(value.detach()).cpu().clone() for name, value in state.items()}
+        return {name: _copied(value) for name, value in state.items()}
 
     @torch.no_grad()
     def load_trained_state(self, state: dict[str, torch.Tensor], shared: bool) -> None:
@@ -218,6 +218,11 @@ class Student(nn.Module):
         own = dict(self.named_parameters()) | dict(self.named_buffers())
         for name, value in state.items():
             own[name].copy_(spread(value, own[name]))
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    """All of a tensor, in memory of its own on the CPU."""
+    return whole(tensor.detach()).cpu().clone()
 
 
 def _add_lora(model: nn.Module, settings: recipes.Student, layers: list[int], seed: int) -> None:
@@ -237,3 +242,6 @@ def _add_lora(model: nn.Module, settings: recipes.Student, layers: list[int], se
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             inject_adapter_in_model(config, model)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:  # peft gives them the precision of a base in bfloat16
+            parameter.data = parameter.data.float()

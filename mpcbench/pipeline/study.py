@@ -32,6 +32,7 @@ from mpcbench.distill.data import without_questions
 from mpcbench.distill.distill import Plan, distill, with_folder
 from mpcbench.distill.judge import Judge
 from mpcbench.distill.log import read_log
+from mpcbench.distill.memory import config_alone, memory_plan, refuse_too_little
 from mpcbench.distill.recipe import Recipe, load_recipe
 from mpcbench.errors import UserError
 from mpcbench.progress import Progress, silent
@@ -90,14 +91,38 @@ def run_names() -> list[str]:
     return [run["run"] for run in _table()["runs"]]
 
 
+def check_memory(model: str, only: Sequence[str] = (), quick: bool = False) -> None:
+    """UserError when a run of the study would not fit into this machine's memory, or does not exist.
+
+    To be called before the model is loaded; one whose configuration is not at hand without it is not checked.
+    """
+    config = config_alone(model)
+    for run in _runs(only, 1, quick):
+        if config is not None:
+            refuse_too_little(memory_plan(config, run.recipe))
+
+
+def _runs(only: Sequence[str], seeds: int, quick: bool) -> Iterator[_Run]:
+    """The runs of these names, or all, at the first seed, then at the second."""
+    table = _table()
+    unknown = [name for name in only if name not in run_names()]
+    if unknown:
+        raise UserError(f"The study has no run {unknown[0]}: choose from {', '.join(run_names())}.")
+    for seed in range(seeds):
+        for entry in table["runs"]:
+            if only and entry["run"] not in only:
+                continue
+            changes = entry.get("changes", {}) | (table["quick"] if quick else {})
+            recipe = load_recipe(entry["recipe"], changes | {"seed": seed})
+            yield _Run(entry["run"], entry["title"], entry.get("published"), entry["recipe"], recipe)
+
+
 class _Study:
     def __init__(self, plan: StudyPlan, asked: QuestionSet, progress: Progress, say: Say):
         self.plan, self.asked, self.progress, self.say = plan, asked, progress, say
         self.file = plan.results / "study.json"
         self.table = _table()
-        unknown = [name for name in plan.only if name not in run_names()]
-        if unknown:
-            raise UserError(f"The study has no run {unknown[0]}: choose from {', '.join(run_names())}.")
+        self.runs = list(_runs(plan.only, plan.seeds, plan.quick))
         self.limit = plan.limit or (self.table["quick_questions"] if plan.quick else QUESTIONS)
         self.questions = asked.head(self.limit)
         self.others = calibration_texts()
@@ -106,23 +131,12 @@ class _Study:
     def run(self) -> Study:
         self._untrained("original", "original in full precision", self.table["published_baseline"], "float32")
         self._untrained("nf4", "NF4, no polynomials, untrained", None, "nf4")
-        runs = list(self._runs())
-        for place, run in enumerate(runs, 1):
-            self.say(f"run {place} of {len(runs)}: {run.name}, seed {run.recipe.seed}")
+        for place, run in enumerate(self.runs, 1):
+            self.say(f"run {place} of {len(self.runs)}: {run.name}, seed {run.recipe.seed}")
             self._trained(run)
         done = self._record()  # written as well where nothing was left to do: tables name its command
         write_study(done, self.file)
         return done
-
-    def _runs(self) -> Iterator[_Run]:
-        """All runs at the first seed, then at the second."""
-        for seed in range(self.plan.seeds):
-            for entry in self.table["runs"]:
-                if self.plan.only and entry["run"] not in self.plan.only:
-                    continue
-                changes = entry.get("changes", {}) | (self.table["quick"] if self.plan.quick else {})
-                recipe = load_recipe(entry["recipe"], changes | {"seed": seed})
-                yield _Run(entry["run"], entry["title"], entry.get("published"), entry["recipe"], recipe)
 
     def _untrained(self, row: str, title: str, published: float | None, precision: str) -> None:
         key = self._key("untrained", precision, 0)

@@ -36,8 +36,27 @@ class StudyRow:
 
     @property
     def first(self) -> Cell:
-        """The cell of the first seed, whose standard error and training stand in the table."""
+        """The cell of the first seed: all say the same of what was trained."""
         return self.cells[0]
+
+    @property
+    def stderr(self) -> float:
+        """Standard error of the accuracy over questions, mean over seeds."""
+        return statistics.fmean(_accuracy(cell).stderr for cell in self.cells)
+
+    def change(self, number: str) -> tuple[float, float] | None:
+        """``layer_mse`` or ``kl`` before and after training, mean over seeds; None where there is none."""
+        pairs = [getattr(cell.training, number) for cell in self.cells if cell.training]
+        if not pairs or None in pairs:
+            return None
+        before, after = zip(*pairs, strict=True)
+        return statistics.fmean(before), statistics.fmean(after)
+
+    @property
+    def largest_gradient_norm(self) -> float | None:
+        """Of all steps of all seeds."""
+        norms = [cell.training.largest_gradient_norm for cell in self.cells if cell.training]
+        return max((norm for norm in norms if norm is not None), default=None)
 
     def mean(self, number: str) -> float:
         """Mean over seeds of ``accuracy``, ``arc`` or ``other`` (the last two: KL in nats a token)."""
@@ -135,21 +154,20 @@ def table_csv(study: Study) -> str:
 
 
 def _texts(row: StudyRow, study: Study) -> list[str]:
-    cell, accuracy, training = row.first, _accuracy(row.first), row.first.training
+    cell, norm = row.first, row.largest_gradient_norm
     base = next((c for c in study.cells if c.row == "original"), None)
     return [
         cell.title,
         str(cell.layers),
         "" if cell.published is None else f"{100 * cell.published:.1f}",
-        f"{100 * row.mean('accuracy'):.1f} ± {100 * accuracy.stderr:.1f}{_seeds(row, 'accuracy', 100, 1)}",
+        f"{100 * row.mean('accuracy'):.1f} ± {100 * row.stderr:.1f}{_seeds(row, 'accuracy', 100, 1)}",
         "" if base is None or cell.row == "original" else _lost(row, _accuracy(base)),
         f"{row.mean('arc'):.4f}{_seeds(row, 'arc', 1, 4)}",
         f"{row.mean('other'):.4f}",
-        "" if training is None or training.layer_mse is None else _change(training.layer_mse),
-        "" if training is None else _change(training.kl),
-        "" if training is None or training.largest_gradient_norm is None
-        else f"{training.largest_gradient_norm:.3g}",
-        str(len(row.cells)) if training else "–",
+        _change(row.change("layer_mse")),
+        _change(row.change("kl")),
+        "" if norm is None else f"{norm:.3g}",
+        str(len(row.cells)) if cell.training else "–",
     ]  # fmt: skip
 
 
@@ -165,8 +183,8 @@ def _seeds(row: StudyRow, number: str, scale: float, digits: int) -> str:
     return "" if spread is None else f" (σ {scale * spread:.{digits}f})"
 
 
-def _change(values: tuple[float, float]) -> str:
-    return " → ".join(f"{value:.3g}" for value in values)
+def _change(values: tuple[float, float] | None) -> str:
+    return " → ".join(f"{value:.3g}" for value in values or ())
 
 
 def _caption(study: Study) -> str:
@@ -188,7 +206,8 @@ def _notes(study: Study) -> list[str]:
         "differences (of the mean over seeds) question by question, where they are known.",
         *(f"KL(original || model) in nats a token: {arc}; other text: {other}." for arc, other in texts),
         f"Trained on: {'; '.join(data)}. Layer MSE and KL to the run's own teacher on its held-out part, "
-        "before → after; gradient norm before clipping.",
+        "before → after, and the largest gradient norm before clipping. Several seeds: the mean, of norms "
+        "the largest.",
         f"Command: {study.command}",
     ]
 

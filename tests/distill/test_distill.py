@@ -16,12 +16,12 @@ from mpcbench.accuracy.questions import Question, QuestionSet
 from mpcbench.checkpoints import load, read_provenance
 from mpcbench.distill.adapter import load_adapter
 from mpcbench.distill.data import training_split
-from mpcbench.distill.distill import distill
+from mpcbench.distill.distill import distill, with_folder
 from mpcbench.distill.log import read_log
 from mpcbench.distill.own_text import Alike, self_texts
 from mpcbench.distill.texts import Texts
 from mpcbench.errors import UserError
-from tests.distill.runs import checkpoint, plan
+from tests.distill.runs import TEXTS, checkpoint, plan
 from tests.distill.test_train import spoil
 from tests.tiny import tiny_tokenizer
 
@@ -142,6 +142,62 @@ def test_a_run_that_is_stopped_and_resumed_ends_the_same(tmp_path, layers, step)
     logs = [[{k: v for k, v in line.items() if k not in drop} for line in read_log(run / "log.jsonl")]
             for run in (whole, cut)]  # fmt: skip
     assert logs[0] == logs[1]
+
+
+def test_resuming_is_exact_after_an_epoch_of_texts_of_all_lengths(tmp_path):
+    """What the teacher said in the first epoch is not there any more: it has to say the same again."""
+    texts = [" ".join(text.split()[: 4 + place % 9]) for place, text in enumerate(TEXTS.texts)]
+    texts = Texts(texts, "random words of all lengths", "1" * 64)
+    epochs = {"optimiser": {"steps": 24, "tokens": 40, "warm_up": 2}, "keep": "last", "save_every": 1}
+    whole, *cuts = (replace(plan(tmp_path / f"run{k}", **epochs), texts=texts) for k in range(4))
+    distill(whole)
+    for cut, step in zip(cuts, (13, 16, 19), strict=True):
+        with pytest.raises(KeyboardInterrupt):
+            distill(cut, progress=stop_at("training 2 polynomial layers", step))
+        distill(cut)
+        assert same(whole.folder / "adapter-2.safetensors", cut.folder / "adapter-2.safetensors")
+
+
+def test_steps_of_a_stage_that_kept_its_start_are_not_counted(tmp_path):
+    absurd = {"rate": 1.0, "norm_rate": 1.0, "coefficient_rate": 1.0, "clip": None}
+    paths = distill(plan(tmp_path / "run", polynomials={"layers": [1, 2]}, optimiser=absurd))
+    assert [load_adapter(path)[1].steps for path in paths] == [0, 0]
+
+
+@pytest.mark.parametrize("base", ["bfloat16", "nf4"])
+@pytest.mark.parametrize("compute", ["bfloat16", "float32"])
+def test_weights_that_are_packed_as_on_a_gpu_train_the_same(tmp_path, monkeypatch, base, compute):
+    """Weights in two bytes or four bits, the teacher's as well, here on a CPU."""
+    settings = {
+        "student": {"precision": base, "lora_start": "error", "double_quantisation": True},
+        "teacher": {"precision": base}, "compute": compute, "optimiser": {"steps": 2},
+    }  # fmt: skip
+    original = checkpoint(hidden=64, intermediate=64)
+    (plain,) = distill(plan(tmp_path / "plain", original, **settings))
+    monkeypatch.setattr("mpcbench.distill.precision.packs", lambda device: True)
+    monkeypatch.setattr(
+        "bitsandbytes.nn.modules.has_avx512bf16", lambda: False
+    )  # that kernel has no gradient
+    (packed,) = distill(plan(tmp_path / "packed", original, **settings))
+    assert {value.dtype for value in tensors(packed).values()} == {torch.float32}
+    assert set(tensors(packed)) == set(tensors(plain))
+    assert kls(tmp_path / "packed") == pytest.approx(kls(tmp_path / "plain"), rel=0.3, abs=1e-4)
+
+
+def test_a_teacher_in_four_bits_has_those_of_the_student(tmp_path):
+    """Both rounded the same way, a student without polynomials has nothing to learn."""
+    four = {"precision": "nf4", "double_quantisation": True, "lora_rank": 2, "lora_alpha": 2.0}
+    settings = {"polynomials": {"layers": [0]}, "student": four, "teacher": {"precision": "nf4"}}
+    distill(plan(tmp_path / "run", checkpoint(hidden=64, intermediate=64), **settings))
+    assert kls(tmp_path / "run")[0] == pytest.approx(0, abs=1e-7)
+
+
+def test_a_run_is_another_with_other_questions_to_avoid(tmp_path):
+    own = plan(tmp_path / "run", own_text={"passages": 32, "examples": 2})
+    asked = [QuestionSet("asked", "asked", [Question(text, ["a", "b"], 0)]) for text in ("one", "two")]
+    folders = {with_folder(replace(own, questions=questions)).folder for questions in (None, *asked)}
+    plain = {with_folder(replace(plan(tmp_path), questions=questions)).folder for questions in asked}
+    assert len(folders) == 3 and len(plain) == 1
 
 
 def test_a_step_left_out_does_not_spoil_exact_resuming(tmp_path, monkeypatch):

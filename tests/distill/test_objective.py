@@ -127,11 +127,26 @@ def test_the_watch_tells_first_tokens_from_later_ones():
 def test_a_teacher_remembers_by_text_not_by_batch():
     model = tiny_llama()
     teacher = Teacher(model)
+    teacher.keep([[3, 17, 50], [8, 4], [1, 5, 9, 33, 7]])
     first = teacher.answer(BATCH, [])
     model.model.forward = None  # asked again, it would fail
     shuffled = pad([[8, 4], [3, 17, 50], [1, 5, 9, 33, 7]])
     again = teacher.answer(shuffled, [])
     torch.testing.assert_close(again.hidden, torch.cat([first.hidden[5:], first.hidden[:5]]), rtol=0, atol=0)
+
+
+def test_a_teacher_keeps_as_much_as_there_is_room_for(monkeypatch):
+    model, asked = tiny_llama(), []
+    monkeypatch.setattr("mpcbench.distill.objective.CACHED_BYTES", 4 * model.config.hidden_size * 6)
+    teacher = Teacher(model)
+    teacher.keep([[3, 17, 50], [1, 5, 9, 33, 7], [8, 4]])  # the second does not fit
+    model.model.register_forward_hook(lambda *_: asked.append(1))
+    for rows in ([[8, 4]], [[3, 17, 50]], [[1, 5, 9, 33, 7]], [[1, 5, 9, 33, 7]], [[3, 17, 50], [8, 4]]):
+        hidden = teacher.answer(pad(rows), []).hidden
+        expected = torch.cat([model.model(torch.tensor([row])).last_hidden_state[0] for row in rows])
+        asked[-len(rows) :] = []
+        torch.testing.assert_close(hidden, expected)
+    assert len(asked) == 3  # the two kept ones together, and the other each time
 
 
 def test_a_teacher_of_ones_own_head_teaches_through_it():

@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mpcbench.distill.precision import bitsandbytes, dense_weight, is_projection, rounded, with_precision
+from mpcbench.distill.precision import (
+    HalfLinear,
+    bitsandbytes,
+    dense_weight,
+    is_projection,
+    rounded,
+    with_precision,
+)
 from tests.tiny import tiny_llama
 
 
@@ -56,6 +63,21 @@ def test_projections_are_rounded_and_all_else_is_shared(precision, tied):
             assert parameter.data_ptr() == original[name].data_ptr()
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert (copy.lm_head.weight is copy.model.embed_tokens.weight) is tied
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_layer_in_two_bytes_takes_inputs_of_any_precision(bias):
+    torch.manual_seed(0)
+    full, rows = torch.nn.Linear(8, 4, bias=bias), torch.randn(3, 8)
+    half = HalfLinear.of(full)
+    assert half.weight.dtype == torch.bfloat16 and not any(p.requires_grad for p in half.parameters())
+    expected = torch.nn.functional.linear(rows, full.weight.bfloat16().float(), full.bias)
+    assert torch.equal(half(rows), expected) and torch.equal(dense_weight(half), half.weight.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert half(rows).dtype == torch.bfloat16
+    if bias:
+        half.bias.add_(1.0)
+        assert torch.equal(half.bias, full.bias + 1)
 
 
 def test_dense_weight_sees_through_packing():

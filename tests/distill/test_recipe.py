@@ -39,6 +39,12 @@ def test_the_digest_is_of_all_but_the_words():
         ("optimiser: {rate: .inf}", "wrong at optimiser.rate"),
         ("polynomials: {layers: []}", "wrong at polynomials.layers"),
         ("polynomials: {layers: [some]}", "wrong at polynomials.layers"),
+        ("polynomials: {layers: 8}", "wrong at polynomials.layers: .*got 8"),
+        ("polynomials: 3", "wrong at polynomials: .*got 3"),
+        ("optimiser:", "wrong at optimiser: .*got None"),
+        ("optimiser: {steps: -5}", "wrong at optimiser.steps: .*got -5"),
+        ("objective: {kl: 0}", "all weights of the objective are 0"),
+        ("polynomials: {layers: [0]}\nobjective: {kl: 0, layer_mse: 1}", "a stage of 0 polynomial layers"),
         ("- 1", "not a YAML mapping"),
         ("a: [1", "is not valid YAML, line [12]"),
     ],
@@ -49,6 +55,15 @@ def test_a_recipe_that_is_wrong_is_one_sentence(tmp_path, content, sentence):
     with pytest.raises(UserError, match=sentence) as caught:
         load_recipe(str(file))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [8, None, "some"])
+def test_a_changed_field_that_is_wrong_is_one_sentence(value):
+    for field in ("polynomials.layers", "polynomials", "optimiser"):
+        with pytest.raises(UserError, match=f"wrong at {field}"):
+            load_recipe(
+                "mpcbench", {"polynomials.layers": [2], field: value} if "." not in field else {field: value}
+            )
 
 
 def test_steps_are_for_every_stage_or_one_number_each():

@@ -34,6 +34,15 @@ def test_the_table_says_what_was_lost_and_what_was_published():
     assert rows["Mpcbench", "30"][4] == "1.0" and rows["Mpcbench", "30"][6] == "0.0600"
 
 
+def test_several_seeds_stand_there_with_their_mean_and_their_largest_gradient():
+    study = make_study()
+    other = [cell for cell in study.cells if cell.row == "naive"][1]
+    other.training.kl, other.training.largest_gradient_norm = (8.76, 2.26), 342.8
+    other.accuracy[0].stderr = 0.041
+    naive = table(markdown(study))["Naive", "8"]
+    assert naive[3].startswith("25.0 ± 3.1") and naive[7:11] == ["11.2 → 3.38", "6.76 → 1.26", "343", "2"]
+
+
 def test_points_lost_have_the_error_of_the_difference_where_answers_are_known():
     study = make_study()
     for cell in study.cells:
