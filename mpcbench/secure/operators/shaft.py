@@ -1,10 +1,10 @@
-"""SiLU and softmax of SHAFT, from that paper's description, with the parameters of its published code.
+"""SiLU and softmax of SHAFT, from that paper's description.
 
-Both approximate the graph's functions and are the same for every model: neither terms, bounds nor steps
-come from calibration. Two things differ from that code. It draws the mask of a series' argument from one
-period and opens the difference unreduced, which shows about which period the argument lies in; here the
-phase alone is opened, under a mask that is uniform over a turn (:mod:`mpcbench.secure.evaluate`). And its
-softmax knows of no mask, so that hidden keys are scores like others; here the causal mask is public.
+Both approximate the graph's functions with parameters that are the same for every model: neither terms,
+bounds nor steps come from calibration. Two things differ from the paper's code. It draws the mask of a series'
+argument from one period and opens the difference unreduced, which shows about which period the argument lies
+in; here the phase alone is opened, under a mask that is uniform over a turn (:mod:`mpcbench.secure.evaluate`).
+And its softmax knows of no mask, so that hidden keys are scores like others; here the causal mask is public.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class SwiGLU(Operator):
 
 
 class Softmax(Operator):
-    """n steps of Euler's, on clipped scores s, of the differential equation whose value at time one is the
+    """n of Euler's steps, on clipped scores s, of the differential equation whose value at time one is the
     softmax: y += (s - <s, y>) y / n, from y uniform over the keys that the mask lets through.
 
     The bounds lie n apart, so that no step makes a weight negative. A hidden key starts at zero and is kept

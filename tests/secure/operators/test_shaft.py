@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 import torch
 
+from mpcbench.checkpoints import load
 from mpcbench.cost.declared import FREE, Cost
-from mpcbench.graph.interpreter import causal_mask
+from mpcbench.distill.texts import calibration_texts
+from mpcbench.graph.interpreter import PlaintextInterpreter, causal_mask
+from mpcbench.graph.lower import lower
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.operators import REGISTRY
 from mpcbench.secure.operators.shaft import Softmax, SwiGLU
 from mpcbench.secure.protocol import load_protocol
+from mpcbench.secure.series import Period, sine_series
 from tests.secure.pair import run_pair
 
 TOKENS, WIDTH, CHANNELS = 32, 576, 1536
@@ -68,6 +72,37 @@ def test_scores_are_clipped_and_stepped_as_declared(opened):
     assert scores[..., mask].min() < -4 and scores[..., mask].max() > 12
     assert (opened["softmax"] - _euler(scores, mask)).abs().max() < 2e-3
     assert (opened["softmax"].sum(-1) - 1).abs().max() < 2e-3
+
+
+class _Approximated(PlaintextInterpreter):
+    """A model whose SiLU and softmax are SHAFT's, in floating point."""
+
+    def call(self, node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
+        if node.op == "softmax":
+            return _euler(inputs[0], causal_mask(*inputs[0].shape[-2:], node.attrs["groups"])).float()
+        if node.op == "swiglu":
+            series = sine_series("silu_less_relu", Period(4), 16, 12)
+            gate = inputs[0].abs()
+            rest = torch.from_numpy(series(gate.double().flatten().numpy())).reshape(gate.shape).float()
+            return (inputs[0].relu() + (gate < 8) * rest) * inputs[1]
+        return super().call(node, inputs)
+
+
+@pytest.mark.real_model
+@torch.no_grad()
+def test_smollm2_keeps_its_next_tokens():
+    """Eight passages of the packaged text, cut to 32 tokens: the numbers stand in docs/protocols.md."""
+    checkpoint = load()
+    lowered = lower(checkpoint.model)
+    exact, ours = (kind(lowered.graph, lowered.weights) for kind in (PlaintextInterpreter, _Approximated))
+    divergences, kept = [], 0
+    for text in calibration_texts().texts[:8]:
+        ids = checkpoint.tokenizer(text, return_tensors="pt").input_ids[:, :TOKENS]
+        p, q = (each.run(ids).flatten().double().log_softmax(-1) for each in (exact, ours))
+        divergences.append(float((p.exp() * (p - q)).sum()))
+        kept += int(p.argmax() == q.argmax())
+    assert sum(divergences) / 8 == pytest.approx(0.0041, rel=0.1)
+    assert kept == 8
 
 
 def test_hidden_keys_weigh_nothing_whatever_is_seen(opened):
