@@ -1,10 +1,11 @@
 """SiLU and softmax of SHAFT, from that paper's description.
 
 Both approximate the graph's functions with parameters that are the same for every model: neither terms,
-bounds nor steps come from calibration. Two things differ from the paper's code. It draws the mask of a series'
-argument from one period and opens the difference unreduced, which shows about which period the argument lies
-in; here the phase alone is opened, under a mask that is uniform over a turn (:mod:`mpcbench.secure.evaluate`).
-And its softmax knows of no mask, so that hidden keys are scores like others; here the causal mask is public.
+bounds nor steps come from calibration. Two things differ from the paper's code. It draws the mask of a
+series' argument from one period and opens the difference unreduced, which shows about which period the
+argument lies in; here the phase alone is opened, under a mask that is uniform over a turn
+(:mod:`mpcbench.secure.evaluate`). And its softmax knows of no mask, so that hidden keys are scores like any;
+here the causal mask is public.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class SwiGLU(Operator):
     """silu(g) · u with silu(g) = relu(g) + [|g| < w] · s(|g|), where s is a sine series of period 2w.
 
     silu - relu is even; times the sign of g it is odd, has no constant and no cosines, and vanishes far out.
-    Two comparisons follow each other: g < 0 gives relu(g) and so |g| = 2 relu(g) - g, of which the other is.
+    Two comparisons, one after the other: g < 0 gives relu(g) and |g| = 2 relu(g) - g, and |g| < w the window.
     """
 
     name, op = "shaft.swiglu", "swiglu"
