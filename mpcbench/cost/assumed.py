@@ -1,8 +1,8 @@
 """Calibrated ranges for a graph that has none, because there are no weights to calibrate.
 
-Some operators' costs depend on ranges: the number of harmonics of a series, of Newton steps, of Euler's
-steps. ``ranges.json`` holds what calibration found in SmolLM2-135M. A model of just that architecture gets
-them layer by layer, any other the medians over the layers: an assumption, which the caller has to state.
+Some operators' costs depend on ranges: the number of harmonics of a series, of Newton steps. ``ranges.json``
+holds what calibration found in SmolLM2-135M. A model of just that architecture gets them layer by layer, any
+other the medians over the layers: an assumption, which the caller has to state.
 """
 
 from __future__ import annotations

@@ -39,12 +39,14 @@ FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "log_cosh": lambda x: np.logaddexp(x / 2, -x / 2),
     # silu(g) = g/2 + g/2 tanh(g/2)
     "silu_even": lambda x: x / 2 * np.tanh(x / 2),
+    # sign(g) (silu(g) - relu(g)) = -g / (1 + e^|g|)
+    "silu_less_relu": lambda x: -x / (1 + np.exp(np.abs(x))),
     "sigmoid_odd": lambda x: np.tanh(x / 2) / 2,
     "gelu_odd": lambda x: np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)) / 2,
 }
 """The functions, by the names that :func:`fit` takes."""
 _EVEN = {"log_cosh", "silu_even"}
-_ODD = {"sigmoid_odd", "gelu_odd"}
+_ODD = {"sigmoid_odd", "gelu_odd", "silu_less_relu"}
 _RELATIVE = {"rsqrt", "reciprocal"}
 
 
@@ -193,8 +195,32 @@ def _with(
     rest = solution[1:]
     cosines = zeros if function in _ODD else tuple(rest[:harmonics].tolist())
     sines = zeros if function in _EVEN else tuple(rest[-harmonics:].tolist())
-    error += 3 * float(np.linalg.norm(rest)) * 2.0**-trig_bits / np.sqrt(12)
-    return Series(*period, float(solution[0]), cosines, sines, error)
+    return Series(*period, float(solution[0]), cosines, sines, error + _rounding(rest, trig_bits))
+
+
+def _rounding(amplitudes: np.ndarray, trig_bits: int) -> float:
+    """Three standard deviations of what rounding cosines and sines to so many bits adds."""
+    return 3 * float(np.linalg.norm(amplitudes)) * 2.0**-trig_bits / math.sqrt(12)
+
+
+@lru_cache(maxsize=256)
+def sine_series(function: str, period: Period, trig_bits: int, harmonics: int) -> Series:
+    """The first terms of the Fourier series that an odd function has when it is cut to one period.
+
+    ``error`` is that on the period, which is as long as asked and leaves no room to join its ends.
+    """
+    return _agreement(lambda: _sines(function, period, trig_bits, harmonics))
+
+
+def _sines(function: str, period: Period, trig_bits: int, harmonics: int) -> Series:
+    """b_k = 4/P times the integral of f sin(2 pi k x / P) over half a period, by the midpoint rule."""
+    count = max(4096, 64 * harmonics)
+    x = period.length / 2 * (np.arange(count) + 0.5) / count
+    values = FUNCTIONS[function](x)
+    waves = np.sin(2 * np.pi * np.outer(x, np.arange(1, harmonics + 1)) / period.length)
+    sines = values @ waves * (2 / count)
+    error = float(np.abs(waves @ sines - values).max()) + _rounding(sines, trig_bits)
+    return Series(*period, 0.0, (0.0,) * harmonics, tuple(sines.tolist()), error)
 
 
 class _Waves(NamedTuple):

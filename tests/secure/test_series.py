@@ -10,7 +10,7 @@ import torch
 
 from mpcbench.errors import UserError
 from mpcbench.secure.randomness.prg import fresh_seed, words
-from mpcbench.secure.series import FUNCTIONS, HARMONICS, Period, fit, fit_exactly, periods
+from mpcbench.secure.series import FUNCTIONS, HARMONICS, Period, fit, fit_exactly, periods, sine_series
 from mpcbench.secure.trig import circle, fingerprint, waves
 
 RANGES = {
@@ -38,6 +38,16 @@ def test_even_and_odd_functions_have_half_a_series(function: str, kind: str) -> 
     low, high, tolerance = RANGES[function]
     series = fit(function, low, high, periods(low, high), 22, tolerance)
     assert set(getattr(series, kind)) == {0.0}
+
+
+def test_sine_series_has_fouriers_coefficients() -> None:
+    """SHAFT's series for SiLU: its published coefficients are these, to four digits."""
+    series = sine_series("silu_less_relu", Period(4), 16, 12)
+    assert series.sines[:3] == pytest.approx((-0.1299, -0.1220, -0.0743), abs=5e-5)
+    assert series.sines[11] == pytest.approx(-0.0011, abs=5e-5)
+    x = np.linspace(-8, 8, 5003)
+    worst = np.abs(series(x) - FUNCTIONS["silu_less_relu"](x)).max()
+    assert 0.99 * worst <= series.error <= worst + 1e-4
 
 
 def test_impossible_tolerance_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

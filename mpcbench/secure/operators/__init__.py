@@ -23,13 +23,14 @@ from mpcbench.secure.operators import (
     local,
     masked_linear,
     published,
+    shaft,
 )
 from mpcbench.secure.operators.base import Operator, Params, Sample
 
 _MODULES = (
     local, crypten_linear, crypten_glu, crypten_softmax, crypten_rms_norm, masked_linear, frontier_local,
     frontier_matmul, frontier_rms_norm, frontier_softmax, frontier_glu, frontier_nested_glu, frontier_cache,
-    frontier_normed, published, argmax,
+    frontier_normed, published, shaft, argmax,
 )  # fmt: skip
 
 REGISTRY: dict[str, type[Operator]] = {

@@ -1,4 +1,4 @@
-"""Activations and softmax of MPCFormer, SecFormer and SHAFT, from those papers' descriptions.
+"""Activations and softmax of MPCFormer and SecFormer, from those papers' descriptions.
 
 They are functions of their own, not approximations of SwiGLU and softmax to a small error: models are
 meant to be distilled to them. ``reference`` says in floating point what each computes. Masks are uniform
@@ -24,7 +24,6 @@ from mpcbench.secure.evaluate import evaluate, trig_cost
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.crypten_glu import SwiGLU as StockSwiGLU
 from mpcbench.secure.operators.crypten_softmax import Softmax as StockSoftmax
-from mpcbench.secure.operators.ranges import span
 from mpcbench.secure.ring import bits_of, truncated_locally, wrap
 from mpcbench.secure.series import Period, Series, fit_exactly
 
@@ -142,7 +141,7 @@ class FourierSwiGLU(Operator):
     """silu(g) · u with sigmoid(g) = 1/2 + a sine series where |g| < cut, and 0 or 1 beyond, by comparison."""
 
     name, op = "fourier.swiglu", "swiglu"
-    source = "SecFormer (ACL Findings 2024), section 3, and SHAFT (NDSS 2025), section 4: Fourier activations"
+    source = "SecFormer (Luo et al., ACL Findings 2024), section 3: Fourier activations"
     domain = "all g; the error is that of the series inside and sigmoid(-cut) beyond"
     error = 6e-2
 
@@ -178,52 +177,4 @@ class FourierSwiGLU(Operator):
         return fit_exactly("sigmoid_odd", -p.cut, p.cut, Period(p.log_period), TRIG_BITS, p.terms)
 
 
-class OdeSoftmax(Operator):
-    """Euler's steps of the differential equation whose value at time one is the softmax:
-    y += (s - <s, y>) y / n, from y uniform over the keys that the mask lets through.
-    """
-
-    name, op = "shaft.softmax", "softmax"
-    priced_by = ("spread",)
-    source = "SHAFT (Kei & Chow, NDSS 2025), section 4; Zheng et al., softmax as an ODE"
-    domain = "spread of a row's scores below the number of steps"
-    error = 2.5e-3
-
-    class Params(Params):
-        """``steps``: None takes the calibrated spread times ``margin``, but at least 16 as in the paper."""
-
-        steps: int | None = Field(default=None, ge=1)
-        margin: float = 1.25
-
-    @classmethod
-    def sample(cls) -> Sample:
-        sample = StockSoftmax.sample()
-        sample.node.attrs["range"]["spread"] = [0.0, 16.0]
-        return sample
-
-    @classmethod
-    def reference(cls, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> torch.Tensor:
-        steps = cls(cls.Params())._steps(node)
-        mask = causal_mask(*inputs[0].shape[-2:], node.attrs["groups"])
-        y, s = mask / mask.sum(-1, keepdim=True), inputs[0]
-        for _ in range(steps):
-            y = y + (s - (s * y).sum(-1, keepdim=True)) * y / steps
-        return y
-
-    def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
-        n = math.prod(inputs[0])
-        return self._steps(node) * (price.mul(n) + price.mul(n))
-
-    def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
-        steps, s = self._steps(node), inputs[0]
-        mask = causal_mask(*s.size()[-2:], node.attrs["groups"])
-        y = s * 0 + mask / mask.sum(-1, keepdim=True)
-        for _ in range(steps):
-            y = y + (s - (s * y).sum(-1, keepdim=True)) * y * (1 / steps)
-        return y
-
-    def _steps(self, node: Node) -> int:
-        return self.params.steps or max(16, math.ceil(span(node, "spread")[1] * self.params.margin))
-
-
-OPERATORS = (Quad, TwoQuad, GoldschmidtTwoQuad, FourierSwiGLU, OdeSoftmax)
+OPERATORS = (Quad, TwoQuad, GoldschmidtTwoQuad, FourierSwiGLU)
