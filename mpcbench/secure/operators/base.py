@@ -57,8 +57,9 @@ class Operator(ABC):
     cuts_locally: ClassVar[frozenset[str]] = frozenset({"mul_triple", "square", "matmul_triple"})
     """Kinds of tuples whose products are truncated share by share, which can fail."""
 
-    def __init__(self, params: Params):
-        self.params = params
+    def __init__(self, params: Params, bits: int = 16):
+        """``bits``: fraction bits of the protocol's numbers."""
+        self.params, self.bits = params, bits
 
     @classmethod
     @abstractmethod
@@ -90,6 +91,10 @@ class Operator(ABC):
     def setup_cost(self, node: Node, name: str, shape: Shape) -> Cost:
         """What :meth:`load` of a weight of this shape costs at one party, once a model."""
         return FREE
+
+    def unusable(self) -> str | None:
+        """A sentence where it cannot work with its parameters and the protocol's fraction bits."""
+        return None
 
     def settings(self, node: Node) -> Mapping[str, Any]:
         """Dotted keys of CrypTen's configuration that hold while this operator runs ``node``."""

@@ -23,7 +23,7 @@ from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.ranges import span
 
 TOLERANCE = 1e-3
-"""Relative error of the inverse square root that a plan aims at, at 16 fraction bits."""
+"""Relative error of the inverse square root that a plan aims at; fewer than 16 fraction bits miss it."""
 
 
 class Plan(NamedTuple):
@@ -35,10 +35,10 @@ class Plan(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def plan(low: float, high: float, exp_iterations: int, iterations: int | None = None) -> Plan:
+def plan(low: float, high: float, exp_iterations: int, bits: int, iterations: int | None = None) -> Plan:
     """The fewest Newton steps, and the scale, that are right on mean squares from ``low`` to ``high``.
 
-    Tried by emulating CrypTen's iteration in fixed point on 33 points of the range.
+    Tried by emulating CrypTen's iteration with ``bits`` fraction bits on 33 points of the range.
     """
     points = torch.logspace(0, 1, 33, base=max(high / low, 1.0001), dtype=torch.float64)
     candidates = [iterations] if iterations else range(3, 15)
@@ -46,7 +46,7 @@ def plan(low: float, high: float, exp_iterations: int, iterations: int | None = 
     tops = torch.logspace(-2, 2.2, 43, dtype=torch.float64)
     x = points * (tops / points[-1])[:, None]
     for steps in candidates:
-        errors = (_emulate(x, exp_iterations, steps) * x.sqrt() - 1).abs().amax(1).tolist()
+        errors = (_emulate(x, exp_iterations, steps, bits) * x.sqrt() - 1).abs().amax(1).tolist()
         error = min(errors)
         if error < best.error:
             best = Plan(float(tops[errors.index(error)]) / high, steps, error)
@@ -55,11 +55,11 @@ def plan(low: float, high: float, exp_iterations: int, iterations: int | None = 
     return best
 
 
-def _emulate(x: torch.Tensor, exp_iterations: int, steps: int) -> torch.Tensor:
-    """CrypTen's inv_sqrt in float64, cut to 16 fraction bits after every operation."""
+def _emulate(x: torch.Tensor, exp_iterations: int, steps: int, bits: int) -> torch.Tensor:
+    """CrypTen's inv_sqrt in float64, cut to ``bits`` fraction bits after every operation."""
 
     def cut(value: torch.Tensor) -> torch.Tensor:
-        return (value * 2.0**16).floor() / 2.0**16
+        return (value * 2.0**bits).floor() / 2.0**bits
 
     y = 1 - cut((x / 2 + 0.2) / 2**exp_iterations)
     for _ in range(exp_iterations):
@@ -127,8 +127,9 @@ class RMSNorm(Operator):
         p, widen = self.params, self.params.margin
         seen = (span(node, name) for name in ("first", "rest"))
         first, rest = ((low / widen, high * widen) for low, high in seen)
-        steps = p.sqrt_nr_iters or max(plan(*ends, p.exp_iterations).iterations for ends in (first, rest))
-        return plan(*first, p.exp_iterations, steps), plan(*rest, p.exp_iterations, steps)
+        how = (p.exp_iterations, self.bits)
+        steps = p.sqrt_nr_iters or max(plan(*ends, *how).iterations for ends in (first, rest))
+        return plan(*first, *how, steps), plan(*rest, *how, steps)
 
 
 OPERATORS = (RMSNorm,)

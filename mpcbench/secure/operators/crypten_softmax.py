@@ -44,7 +44,8 @@ class Softmax(Operator):
     def cost(self, node: Node, inputs: Sequence[Shape], weights: Sequence[Shape]) -> Cost:
         keys = inputs[0][-1]
         rows = math.prod(inputs[0][:-1])
-        return price.softmax(rows, keys, self.params.exp_iterations, self.params.reciprocal_nr_iters)
+        p = self.params
+        return price.softmax(rows, keys, p.exp_iterations, p.reciprocal_nr_iters, self.bits)
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         scores = inputs[0].clone()

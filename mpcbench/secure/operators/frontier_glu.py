@@ -37,6 +37,16 @@ class OneRound(Operator):
         margin: float = Field(default=1.25, ge=1.0)
         truncation: str = Field(default="checked", pattern="^(checked|local)$")
 
+    def _needs(self) -> str | None:
+        """Why a weight cannot be added to a square, which has twice as many bits as what is opened."""
+        squares = 2 * self.params.input_bits
+        if self.bits <= squares:
+            return None
+        return (
+            f"{self.name} adds weights of {self.bits} fraction bits to squares of {squares}: "
+            f"set its input_bits to {(self.bits + 1) // 2} or more, or fraction_bits to fewer."
+        )
+
     def _operands(self, node: Node, inputs: Sequence[Any]) -> list[Operand]:
         p = self.params
         return [
@@ -61,6 +71,9 @@ class QuadraticGLU(OneRound):
     def sample(cls) -> Sample:
         return StockQuadraticGLU.sample()
 
+    def unusable(self) -> str | None:
+        return self._needs()
+
     def load(self, node: Node, name: str, share: torch.Tensor, bits: int) -> MaskedWeight:
         return mask_weight(node, share, bits)
 
@@ -76,8 +89,6 @@ class QuadraticGLU(OneRound):
         operands, bits = self._operands(node, inputs), self.params.input_bits
         cuts = [each.cut for each in operands]
         lift = 2 * bits - offset.bits
-        if lift < 0:
-            raise ValueError(f"{self.name} needs inputs of at least {offset.bits // 2} fraction bits")
         shares = [each.share.reshape(-1, each.share.shape[-1]) for each in operands]
         recipe = QuadraticRecipe(
             size=tuple(shares[0].shape),
