@@ -194,7 +194,8 @@ def _ranges(shares: Path, checkpoint: Checkpoint, settings: Settings, outcome: O
     if not settings.check_ranges:
         return []
     read = torch.cat([settings.context, torch.tensor([outcome.tokens[:-1]], dtype=torch.long)], dim=1)
-    return [range_note(shares, checkpoint, read, settings.protocol.operators)]
+    count = None if settings.new_tokens else settings.tokens.shape[1]
+    return [range_note(shares, checkpoint, read, settings.protocol, count)]
 
 
 def _sharing(shares: Path) -> Sharing:

@@ -20,6 +20,7 @@ from mpcbench.cost import crypten as price
 from mpcbench.cost.declared import Cost
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
+from mpcbench.secure.operators.limits import Seen, Violation, outside_margin
 from mpcbench.secure.operators.ranges import span
 
 TOLERANCE = 1e-3
@@ -121,6 +122,9 @@ class RMSNorm(Operator):
             "functions.exp_iterations": self.params.exp_iterations,
             "functions.sqrt_nr_iters": self._plans(node)[1].iterations,
         }
+
+    def violation(self, node: Node, seen: Seen) -> Violation | None:
+        return outside_margin(node, seen, self.params.margin)
 
     def _plans(self, node: Node) -> tuple[Plan, Plan]:
         """Plans for the first position and for the rest, with the same number of steps."""

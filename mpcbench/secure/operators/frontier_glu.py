@@ -29,6 +29,8 @@ from mpcbench.secure.trig import combination
 class OneRound(Operator):
     """Gate and up are opened together, cut to ``input_bits``; the result keeps all its bits."""
 
+    ranges = ("gate", "up")
+
     class Params(Params):
         """``input_bits``: fraction bits to which gate and up are cut; ``margin``: factor by which their
         calibrated magnitudes may be left; ``truncation``: ``checked`` cannot fail, ``local`` can."""
@@ -36,6 +38,9 @@ class OneRound(Operator):
         input_bits: int = Field(default=12, ge=6, le=16)
         margin: float = Field(default=1.25, ge=1.0)
         truncation: str = Field(default="checked", pattern="^(checked|local)$")
+
+    def room(self, node: Node) -> float:
+        return 2.0 ** (62 - 3 * self.params.input_bits)
 
     def _needs(self) -> str | None:
         """Why a weight cannot be added to a square, which has twice as many bits as what is opened."""
@@ -151,6 +156,9 @@ class SwiGLU(OneRound):
         even = _even_part(phase, y, b, waves, recipe.log_period, series, factors, bits)
         value = even + rescaled(linear, p.input_bits + 1, bits)
         return wrap(value.reshape(inputs[0].size()), bits + p.input_bits)
+
+    def room(self, node: Node) -> float:
+        return 2.0 ** (62 - self.params.input_bits - self.params.series_bits)
 
     def _series(self, node: Node) -> Series:
         reach = max(4.0, largest(node, "gate") * self.params.margin)
