@@ -74,13 +74,13 @@ def run_in_plaintext(
 ) -> Plain:  # fmt: skip
     """An interpreter after its run of the exported graph with ``tokens`` (1, S), in floating point.
 
-    Where the graph has a prefix, its tokens are the first of them.
+    The graph has its calibrated ranges. Where it has a prefix, its tokens are the first of them.
     """
     graph = SecureGraph.read(shares / "party0" / "graph.json")
     lowered, count = lower(checkpoint.model, graph.embedding), prefix_length(graph)
     if count:
         lowered = prefixed(lowered, tokens[:, :count])
-    plain = interpreter(lowered.graph, lowered.weights)
+    plain = interpreter(graph, lowered.weights)
     plain.run(tokens[:, count:])
     return plain
 
