@@ -24,7 +24,7 @@ from mpcbench.secure.operators.limits import Seen, Violation, outside_margin
 from mpcbench.secure.operators.ranges import span
 
 TOLERANCE = 1e-3
-"""Relative error of the inverse square root that a plan aims at; fewer than 16 fraction bits miss it."""
+"""Relative error of the inverse square root that a plan aims at."""
 
 
 class Plan(NamedTuple):
