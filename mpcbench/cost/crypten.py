@@ -1,8 +1,8 @@
 """Costs of CrypTen 0.4.1's functions for two parties, in closed form.
 
 Derived from CrypTen's source (file and function in each docstring) with one opening, batched or not,
-counted as one round. ``n`` counts elements. The operators' shared test holds these formulas against
-measurement, byte for byte.
+counted as one round. ``n`` counts elements, ``bits`` are the protocol's fraction bits. The operators' shared
+test holds these formulas against measurement, byte for byte.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import math
 from mpcbench.cost.declared import FREE, Cost, opening
 
 _WORD_LEVELS = 6  # log2 of 64: depth of CrypTen's carry and equality trees
-_PRECISION_BITS = 16
 
 
 def mul(x: int, y: int | None = None, out: int | None = None) -> Cost:
@@ -73,17 +72,18 @@ def sigmoid(n: int, exp_iterations: int) -> Cost:
     return ltz(n) + mul(n) + exp(n, exp_iterations) + newton + 2 * mul(n)
 
 
-def rand(n: int) -> Cost:
-    """``mpc/mpc.py``: rand. Random bits, all converted to arithmetic in one round."""
-    return opening(_PRECISION_BITS * n, "bit", _PRECISION_BITS * n)
+def rand(n: int, bits: int) -> Cost:
+    """``mpc/mpc.py``: rand. As many random bits as there are fraction bits, all converted to arithmetic in
+    one round."""
+    return opening(bits * n, "bit", bits * n)
 
 
-def weighted_index(rows: int, n: int) -> Cost:
+def weighted_index(rows: int, n: int, bits: int) -> Cost:
     """``common/functions/sampling.py``: weighted_index, which breaks ties in every argmax."""
-    return rand(rows) + mul(rows) + ltz(rows * n)
+    return rand(rows, bits) + mul(rows) + ltz(rows * n)
 
 
-def pairwise_max(rows: int, n: int) -> Cost:
+def pairwise_max(rows: int, n: int, bits: int) -> Cost:
     """``common/functions/maximum.py``: max with method ``pairwise`` over n elements of each row."""
     others = (n if n > 1 else 2) - 1
     cost = ltz(others * rows * n)
@@ -91,10 +91,10 @@ def pairwise_max(rows: int, n: int) -> Cost:
     while left > 1:  # common/functions/regular.py: prod
         cost += mul((left // 2) * rows * n)
         left = left // 2 + left % 2
-    return cost + weighted_index(rows, n) + mul(rows * n)
+    return cost + weighted_index(rows, n, bits) + mul(rows * n)
 
 
-def maximum(rows: int, n: int) -> Cost:
+def maximum(rows: int, n: int, bits: int) -> Cost:
     """``maximum.py``: max along a dimension with method ``log_reduction``, with the one-hot argmax that
     it computes and its caller throws away."""
     cost, left = FREE, n
@@ -102,10 +102,10 @@ def maximum(rows: int, n: int) -> Cost:
         half = (left // 2) * rows
         cost += ltz(half) + 2 * mul(half)
         left = left // 2 + left % 2
-    return cost + pairwise_max(rows, left) + eqz(rows * n) + weighted_index(rows, n)
+    return cost + pairwise_max(rows, left, bits) + eqz(rows * n) + weighted_index(rows, n, bits)
 
 
-def softmax(rows: int, n: int, exp_iterations: int, nr_iterations: int) -> Cost:
+def softmax(rows: int, n: int, exp_iterations: int, nr_iterations: int, bits: int) -> Cost:
     """``approximations.py``: softmax over n elements of each row."""
     total = reciprocal(rows, exp_iterations, nr_iterations)
-    return maximum(rows, n) + exp(rows * n, exp_iterations) + total + mul(rows * n, rows)
+    return maximum(rows, n, bits) + exp(rows * n, exp_iterations) + total + mul(rows * n, rows)

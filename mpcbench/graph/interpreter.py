@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from mpcbench.graph.secure_graph import Node, SecureGraph
 
 Value = TypeVar("Value")
+Function = Callable[[Node, list[torch.Tensor], list[torch.Tensor]], torch.Tensor]
 
 
 class Interpreter(ABC, Generic[Value]):
@@ -63,9 +64,10 @@ class PlaintextInterpreter(Interpreter[torch.Tensor]):
     def __init__(self, graph: SecureGraph, weights: Mapping[str, torch.Tensor]):
         super().__init__(graph)
         self.weights = weights
+        self.functions: Mapping[str, Function] = FUNCTIONS
 
     def call(self, node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
-        return FUNCTIONS[node.op](node, inputs, [self.weights[name] for name in node.weights])
+        return self.functions[node.op](node, inputs, [self.weights[name] for name in node.weights])
 
 
 def rope_tables(
@@ -145,7 +147,7 @@ def _nested_glu(node: Node, inputs: list, weights: list) -> torch.Tensor:
     return (square.square() + weights[1] * gate + weights[2]) * up
 
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Function] = {
     "embedding": lambda node, x, w: w[0][x[0]],
     "linear": lambda node, x, w: torch.nn.functional.linear(x[0], *w),
     "matmul": lambda node, x, w: x[0] @ x[1] * node.attrs.get("scale", 1.0),

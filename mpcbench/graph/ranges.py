@@ -2,7 +2,7 @@
 
 CrypTen's inverse square root, exponential and reciprocal are right only on an interval, and silently
 wrong outside. The intervals are measured here, in plaintext, and stored in the graph: they are public,
-and part of every record through the graph's hash.
+and every record of a run holds them beside the graph's hash.
 """
 
 from __future__ import annotations
@@ -63,6 +63,19 @@ class Observer(PlaintextInterpreter):
         low, high = float(values.min()), float(values.max())
         seen = self.ranges.setdefault(node.name, {}).setdefault(name, [low, high])
         seen[0], seen[1] = min(seen[0], low), max(seen[1], high)
+
+
+def known(graph: SecureGraph) -> dict[str, dict[str, tuple[float, float]]]:
+    """The graph's ranges by node and name, to six digits; the graph's hash stands for all of them."""
+    return {
+        node.name: {name: (_short(low), _short(high)) for name, (low, high) in node.attrs["range"].items()}
+        for node in graph.nodes
+        if "range" in node.attrs
+    }
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
 
 
 def observe(graph: SecureGraph, observer: Observer) -> SecureGraph:

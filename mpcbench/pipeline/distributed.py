@@ -36,7 +36,7 @@ def record_of_client(job: Job, prompt: str | None, outcome: Outcome, remote: boo
         job.warmups, job.threads, network=job.network, fixed_seeds=outcome.results[1].fixed_seeds,
     )  # fmt: skip
     where = [HOSTS] if remote else ["by hand"]
-    made = record(outcome, info, settings, settings.key(info.checkpoint_sha256, [*where, tls]))
+    made = record(outcome, graph, info, settings, settings.key(info.checkpoint_sha256, [*where, tls]))
     made.link.encryption = "tls" if tls else "none"
     made.workload.cached = prefix_length(graph)
     if remote and not job.network.emulated:

@@ -13,6 +13,7 @@ import torch
 import mpcbench
 from mpcbench.accuracy import Evaluation, agreement
 from mpcbench.checkpoints import Checkpoint
+from mpcbench.graph.ranges import known
 from mpcbench.graph.secure_graph import SecureGraph
 from mpcbench.graph.shares import folder_bytes
 from mpcbench.parties.driver import RemoteRuns
@@ -126,6 +127,7 @@ def measure(
         ),
         progress,
     )  # fmt: skip
+    graph = SecureGraph.read(shares / "party0" / "graph.json")
     ledger = merge_ledgers(outcome.results)
     plain = _plain_logits(checkpoint, settings.context)
     agreed = truncation = None
@@ -137,6 +139,7 @@ def measure(
         )  # fmt: skip
     return record(
         outcome,
+        graph,
         info,
         settings,
         key,
@@ -145,18 +148,18 @@ def measure(
         fidelity=evaluation.fidelity if evaluation else None,
         truncation=truncation,
         generated=generation(outcome, checkpoint, settings) if settings.new_tokens else None,
-        sharing=_sharing(shares),
+        sharing=Sharing(folder_bytes=folder_bytes(graph)),
         notes=[*_ranges(shares, checkpoint, settings, outcome), *far_note(truncation)],
     )
 
 
 def record(
-    outcome: Outcome, info: ModelInfo, settings: Settings, key: str, *, accuracy: Sequence[Accuracy] = (),
-    agreement: Agreement | None = None, fidelity: Fidelity | None = None,
+    outcome: Outcome, graph: SecureGraph, info: ModelInfo, settings: Settings, key: str, *,
+    accuracy: Sequence[Accuracy] = (), agreement: Agreement | None = None, fidelity: Fidelity | None = None,
     truncation: Truncation | None = None, generated: Generation | None = None, sharing: Sharing | None = None,
     notes: Sequence[str] = (),
 ) -> Record:  # fmt: skip
-    """The record of a run from both parties' reports, and what is known about it beyond them."""
+    """The record of a run of ``graph`` from both parties' reports, and what is known about it beyond them."""
     fixed = max(result.fixed_seeds for result in outcome.results)  # as the processes say, whoever asked
     return Record(
         **called(),
@@ -175,6 +178,8 @@ def record(
         agreement=agreement,
         fidelity=fidelity,
         environment=environment(),
+        graph_sha256=graph.sha256(),
+        ranges=known(graph),
         truncation=truncation,
         generation=generated,
         insecure_fixed_seeds=fixed or None,
@@ -194,11 +199,8 @@ def _ranges(shares: Path, checkpoint: Checkpoint, settings: Settings, outcome: O
     if not settings.check_ranges:
         return []
     read = torch.cat([settings.context, torch.tensor([outcome.tokens[:-1]], dtype=torch.long)], dim=1)
-    return [range_note(shares, checkpoint, read, settings.protocol.operators)]
-
-
-def _sharing(shares: Path) -> Sharing:
-    return Sharing(folder_bytes=folder_bytes(SecureGraph.read(shares / "party0" / "graph.json")))
+    count = None if settings.new_tokens else settings.tokens.shape[1]
+    return [range_note(shares, checkpoint, read, settings.protocol, count)]
 
 
 def _workload(settings: Settings) -> Workload:

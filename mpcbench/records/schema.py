@@ -315,6 +315,8 @@ class Record(_Part):
     ``kind``: an estimate is a run that did not take place; its ledger is added up from declared costs, its
     times are what the link adds. No parties, no openings, no accuracy belong to it.
     ``insecure_fixed_seeds``: what a test had all masks follow from; such a record is nothing to publish.
+    ``graph_sha256``: of the public graph that both parties hold; ``ranges``: what calibration found, by its
+    nodes' names, the smallest and largest value to six digits. None in an estimate and in old records.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -337,6 +339,8 @@ class Record(_Part):
     agreement: Agreement | None
     fidelity: Fidelity | None
     environment: Environment
+    graph_sha256: str | None = None
+    ranges: dict[str, dict[str, tuple[float, float]]] | None = None
     truncation: Truncation | None = None
     generation: Generation | None = None
     insecure_fixed_seeds: int | None = None

@@ -120,7 +120,8 @@ def parse_protocol(body: object, origin: str) -> Protocol:
     except ValidationError as error:
         raise UserError(_describe(error, origin, _File.model_fields)) from None
     _choose(file.provider, PROVIDERS, f"{origin}: provider")
-    operators = {op: _operator(op, entry, origin) for op, entry in file.operators.items()}
+    bits = file.fixed_point.fraction_bits
+    operators = {op: _operator(op, entry, bits, origin) for op, entry in file.operators.items()}
     optional = _DEFERRING if not _DEFERRING & operators.keys() else set()
     missing = sorted(set(OPERATORS) - set(operators) - _IMPLIED - optional)
     if missing:
@@ -131,7 +132,7 @@ def parse_protocol(body: object, origin: str) -> Protocol:
     )
 
 
-def _operator(op: str, entry: str | dict, origin: str) -> Operator:
+def _operator(op: str, entry: str | dict, bits: int, origin: str) -> Operator:
     _choose(op, set(OPERATORS) - _IMPLIED, f"{origin}: operator")
     options = {"use": entry} if isinstance(entry, str) else dict(entry)
     allowed = sorted(name for name, kind in REGISTRY.items() if kind.op == op)
@@ -139,11 +140,14 @@ def _operator(op: str, entry: str | dict, origin: str) -> Operator:
     _choose(name, allowed, f"{origin}: implementation of {op}")
     kind = REGISTRY[name]
     try:
-        return kind(kind.Params(**options))
+        operator = kind(kind.Params(**options), bits)
     except (ValidationError, TypeError) as error:
         if isinstance(error, TypeError):
             raise UserError(f"{origin}: parameters of {op} must have names that are words.") from None
         raise UserError(_describe(error, f"{origin}: {name}", kind.Params.model_fields)) from None
+    if reason := operator.unusable():
+        raise UserError(f"{origin}: {reason}")
+    return operator
 
 
 def _choose(value: object, allowed: Iterable[str], what: str) -> None:

@@ -132,7 +132,7 @@ def test_a_study_prints_its_table_and_leaves_its_files(place: Path, monkeypatch:
     done = mpcbench(*arguments)
     assert done.exit_code == 0, done.output
     assert "ours" in done.stdout and "not a result" in done.stdout
-    names = {path.name for path in (place / "results" / "study").iterdir()}
+    names = {path.name for path in (place / "results" / "study-quick").iterdir()}
     assert names == {"study.json", "study.md", "study.tex", "study.csv", "logs"}
     again = mpcbench(*arguments, "--json")
     assert [cell["layers"] for cell in json.loads(again.stdout)["cells"]] == [0, 0, 1, 3]

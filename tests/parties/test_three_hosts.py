@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from mpcbench.errors import PeerError
+from mpcbench.graph.ranges import known
+from mpcbench.graph.secure_graph import SecureGraph
 from mpcbench.parties.certificates import make_certificates
 from mpcbench.records.store import read_folder
 from tests.parties.conftest import TOKENS, Exported
@@ -127,6 +129,8 @@ def test_run_on_three_hosts_leaves_a_record(
     assert record.ledger.offline.bytes_sent[1] > 0
     assert record.ledger.online.bytes > 0
     assert record.model.checkpoint_sha256 == exported.checkpoint.sha256
+    graph = SecureGraph.read(exported.client / "party1" / "graph.json")
+    assert record.graph_sha256 == graph.sha256() and record.ranges == known(graph)
 
 
 @pytest.mark.parametrize("who", ROLES)

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from mpcbench.checkpoints import load
 from mpcbench.distill import Texts, calibrate
 from mpcbench.errors import UserError
+from mpcbench.graph.secure_graph import SecureGraph
 from mpcbench.parties.network import NO_EMULATION
 from mpcbench.pipeline.estimate import Setting, estimate, exported
 from mpcbench.pipeline.export import export
 from mpcbench.pipeline.single import check_shares, run_single
 from mpcbench.progress import silent
 from mpcbench.records.schema import PHASES, Record
+from mpcbench.records.store import read, write
 from tests.pipeline.conftest import TOKENS, changed
 from tests.tiny import tiny_folder, tiny_texts
 
@@ -52,11 +56,24 @@ def test_a_run_is_recorded_with_what_it_was(original, plan, tmp_path):
     assert record.protocol.provider == "dealer" and record.protocol.provider_is_secure
     assert record.truncation.cut_locally > 1000 and 0 < record.truncation.expected_failures < 1
     assert record.truncation.far_logits == record.truncation.repeated_rounds == 0
+    share = json.loads((tmp_path / "out" / "party1" / "share.json").read_text())
+    assert record.graph_sha256 == share["graph_sha256"]
+    _assert_ranges(record, SecureGraph.read(tmp_path / "out" / "party1" / "graph.json"))
+    assert read(write(record, tmp_path / "results")) == record
 
     setting = Setting([settings.protocol], [TOKENS.shape[1]], [NO_EMULATION])
     (priced,) = estimate([exported(tmp_path / "out")], setting)
     assert _traffic(priced) == _traffic(record)
     assert priced.sharing == record.sharing
+
+
+def _assert_ranges(record: Record, graph: SecureGraph) -> None:
+    ranged = {node.name: node.attrs["range"] for node in graph.nodes if "range" in node.attrs}
+    assert record.ranges.keys() == ranged.keys() and {"rms_norm", "softmax"} <= {
+        node.op for node in graph.nodes if node.name in ranged
+    }
+    for name, spans in ranged.items():
+        assert {key: pytest.approx(span, rel=1e-5) for key, span in spans.items()} == record.ranges[name]
 
 
 def _traffic(record: Record) -> dict[tuple, tuple]:

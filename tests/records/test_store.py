@@ -13,6 +13,8 @@ from mpcbench.errors import UserError
 from mpcbench.records import store
 from tests.records.factory import make_comparison, make_record
 
+RESULTS = Path(__file__).parents[2] / "results"
+
 
 def test_a_record_comes_back_as_it_went(tmp_path: Path) -> None:
     record = make_record(8, secure=True, next_token=' é"\n\ud800')
@@ -30,6 +32,22 @@ def test_the_file_name_names_a_link_that_is_not_loopback() -> None:
 def test_the_file_name_of_a_folder_or_a_hub_id_is_its_last_part() -> None:
     record = make_record(model="HuggingFaceTB/SmolLM2-135M-Instruct", protocol="My protocol")
     assert store.file_name(record).startswith("smollm2-135m-instruct_my-protocol_l00_t16_")
+
+
+def test_a_record_holds_its_graph_s_hash_and_ranges(tmp_path: Path) -> None:
+    ranges = {f"layers_{layer}_mlp": {"gate": (0.0, 8.125), "gate_first": (0.5, 9.5)} for layer in range(9)}
+    record = make_record().model_copy(update={"graph_sha256": "c" * 64, "ranges": ranges})
+    path = store.write(record, tmp_path)
+    assert store.read(path) == record
+    lines = path.read_text().splitlines()
+    assert len([line for line in lines if '"gate_first"' in line]) == len(ranges)
+
+
+@pytest.mark.parametrize("folder", ["reference", "protocols"])
+def test_old_records_have_neither(folder: str) -> None:
+    records = store.read_folder(RESULTS / folder)
+    assert records
+    assert all(record.graph_sha256 is None and record.ranges is None for record in records)
 
 
 def test_an_entry_takes_one_line(tmp_path: Path) -> None:

@@ -46,6 +46,13 @@ def test_parameters_reach_the_operator(body: dict) -> None:
     assert parse_protocol(body, "file").operators["softmax"].params.exp_iterations == 5
 
 
+@pytest.mark.parametrize("name", available())
+def test_fraction_bits_reach_the_operators(name: str) -> None:
+    body = yaml.safe_load(available()[name].read_text(encoding="utf-8"))
+    body["fixed_point"]["fraction_bits"] = 20
+    assert {operator.bits for operator in parse_protocol(body, "file").operators.values()} == {20}
+
+
 def _set(*path: str, to: Any) -> Callable[[dict], None]:
     def change(body: dict) -> None:
         for key in path[:-1]:
@@ -106,6 +113,20 @@ WRONG = {
     "ring": (_set("fixed_point", "ring_bits", to=32), ["fixed_point.ring_bits", "64"]),
     "fraction bits": (_set("fixed_point", "fraction_bits", to=40), ["fixed_point.fraction_bits", "30"]),
     "operators": (_set("operators", to=["linear"]), ["operators", "dictionary"]),
+    "fraction bits of an operator": (
+        lambda body: [
+            _set("fixed_point", "fraction_bits", to=25)(body),
+            _set("operators", "quadratic_glu", to="frontier.quadratic_glu")(body),
+        ],
+        ["frontier.quadratic_glu adds weights of 25 fraction bits", "input_bits to 13 or more"],
+    ),
+    "fraction bits of another": (
+        lambda body: [
+            _set("fixed_point", "fraction_bits", to=13)(body),
+            _set("operators", "nested_glu", to={"use": "frontier.nested_glu", "input_bits": 6})(body),
+        ],
+        ["frontier.nested_glu adds weights of 13 fraction bits to squares of 12", "input_bits to 7 or more"],
+    ),
 }
 
 

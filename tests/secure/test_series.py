@@ -9,8 +9,19 @@ import pytest
 import torch
 
 from mpcbench.errors import UserError
+from mpcbench.secure.operators.frontier_softmax import EXP_ROOMS, EXP_TRIG_BITS, SLACK
+from mpcbench.secure.operators.inverse_root import TOP, TRIG_BITS
 from mpcbench.secure.randomness.prg import fresh_seed, words
-from mpcbench.secure.series import FUNCTIONS, HARMONICS, Period, fit, fit_exactly, periods, sine_series
+from mpcbench.secure.series import (
+    COARSE,
+    FUNCTIONS,
+    HARMONICS,
+    Period,
+    fit,
+    fit_exactly,
+    periods,
+    sine_series,
+)
 from mpcbench.secure.trig import circle, fingerprint, waves
 
 RANGES = {
@@ -68,6 +79,15 @@ def test_no_shorter_series_would_do(function: str) -> None:
     series = fit(function, low, high, choice, 22, tolerance)
     shorter = HARMONICS[HARMONICS.index(series.harmonics) - 1]
     assert all(fit_exactly(function, low, high, one, 22, shorter).error > tolerance for one in choice)
+
+
+def test_documented_numbers_of_harmonics() -> None:
+    """docs/protocols.md: with the operators' own periods and cosines."""
+    low, high = -40.0, SLACK
+    choice = periods(low, high, EXP_ROOMS, COARSE)
+    assert fit("exp", low, high, choice, EXP_TRIG_BITS, 2e-5).harmonics == 19
+    assert fit("silu_even", -13.0, 13.0, periods(-13.0, 13.0), 13, 1e-3).harmonics == 12
+    assert fit("rsqrt", TOP / 80, TOP, (Period(0),), TRIG_BITS, 1e-4).harmonics == 44
 
 
 @pytest.mark.parametrize("low_high", [(-13.0, 13.0), (-40.0, 0.25), (0.0, 1.0), (-3000.0, 17.0)])

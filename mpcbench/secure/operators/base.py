@@ -7,6 +7,7 @@ value within ``error`` of the plaintext oracle, bytes, rounds and tuples exactly
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from mpcbench.cost.declared import FREE, Cost
 from mpcbench.graph.interpreter import FUNCTIONS
 from mpcbench.graph.secure_graph import Node
+from mpcbench.secure.operators.limits import Measured, Plain, Seen, Violation, beyond, beyond_margin
 from mpcbench.secure.substrate import crypten
 
 Shape = tuple[int, ...]
@@ -53,22 +55,24 @@ class Operator(ABC):
     """Whether linear layers that read the same value share its opening (:mod:`mpcbench.graph.grouping`)."""
     priced_by: ClassVar[tuple[str, ...]] = ()
     """The calibrated ranges of a node on which its cost depends."""
+    ranges: ClassVar[tuple[str, ...]] = ()
+    """The calibrated magnitudes of a node that its values may leave by the factor ``margin`` alone."""
+    products: ClassVar[tuple[str, ...]] = ("output",)
+    """What it measures of values that must stay below :meth:`room`."""
 
     cuts_locally: ClassVar[frozenset[str]] = frozenset({"mul_triple", "square", "matmul_triple"})
     """Kinds of tuples whose products are truncated share by share, which can fail."""
 
-    def __init__(self, params: Params):
-        self.params = params
+    def __init__(self, params: Params, bits: int = 16):
+        """``bits``: fraction bits of the protocol's numbers."""
+        self.params, self.bits = params, bits
 
     @classmethod
     @abstractmethod
     def sample(cls) -> Sample:
         """What the shared test runs: shapes as in a real layer, values across the domain."""
 
-    @classmethod
-    def reference(
-        cls, node: Node, inputs: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]
-    ) -> torch.Tensor:
+    def reference(self, node: Node, inputs: Plain, weights: Plain) -> torch.Tensor:
         """What it computes, in floating point: the graph operator's function, unless it is one of its own."""
         return FUNCTIONS[node.op](node, inputs, weights)
 
@@ -90,6 +94,23 @@ class Operator(ABC):
     def setup_cost(self, node: Node, name: str, shape: Shape) -> Cost:
         """What :meth:`load` of a weight of this shape costs at one party, once a model."""
         return FREE
+
+    def room(self, node: Node) -> float:
+        """From which magnitude on ``products`` do not fit into the ring before they are cut."""
+        return math.inf
+
+    def measured(self, node: Node, inputs: Plain, weights: Plain, result: torch.Tensor) -> Measured:
+        """What :meth:`violation` wants to know of a plaintext run, beside what calibration looks at."""
+        return {"output": result}
+
+    def violation(self, node: Node, seen: Seen) -> Violation | None:
+        """The first values seen in plaintext at ``node`` for which it is wrong; None where it is right."""
+        margin = getattr(self.params, "margin", 1.0)
+        return beyond_margin(node, seen, self.ranges, margin) or beyond(seen, self.products, self.room(node))
+
+    def unusable(self) -> str | None:
+        """A sentence where it cannot work with its parameters and the protocol's fraction bits."""
+        return None
 
     def settings(self, node: Node) -> Mapping[str, Any]:
         """Dotted keys of CrypTen's configuration that hold while this operator runs ``node``."""

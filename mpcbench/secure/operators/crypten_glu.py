@@ -13,6 +13,7 @@ from mpcbench.cost import crypten as price
 from mpcbench.cost.declared import Cost
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
+from mpcbench.secure.operators.limits import Measured, Plain, Seen, Violation, at_positions, beyond, exp_reach
 
 RANGES = {"gate": [0.0, 8.0], "up": [0.0, 4.0], "product": [0.0, 32.0]}
 """What calibration would say of the samples, for operators that need it."""
@@ -24,7 +25,23 @@ def _gate_and_up() -> list[torch.Tensor]:
     return [gate, torch.randn(1, 4, 48, generator=generator)]
 
 
-class SwiGLU(Operator):
+class StockGLU(Operator):
+    """What is measured of a unit on stock CrypTen: its products before they are cut."""
+
+    products = ("output", "power")
+
+    def room(self, node: Node) -> float:
+        return 2.0 ** (63 - 2 * self.bits)
+
+    def measured(self, node: Node, inputs: Plain, weights: Plain, result: torch.Tensor) -> Measured:
+        return {"output": result, "power": self.power(node, inputs[0], weights)}
+
+    def power(self, node: Node, gate: torch.Tensor, weights: Plain) -> torch.Tensor:
+        """The largest product on the way."""
+        return gate.square()
+
+
+class SwiGLU(StockGLU):
     """silu(g) · u, where silu(g) = g · sigmoid(g) and the sigmoid is CrypTen's reciprocal method.
 
     CrypTen runs that method with settings of its own, whatever its configuration says: 9 squarings for
@@ -33,7 +50,7 @@ class SwiGLU(Operator):
 
     name, op = "crypten.swiglu", "swiglu"
     source = "SwiGLU (Shazeer, 2020); CrypTen, section 4.2; approximations.py: sigmoid"
-    domain = "|g| < 2^8 exp_iterations; exp is a limit that degrades beyond |g| of about 30"
+    domain = "|g| < 2^i (1 + 2^(-(f+1) / 2^i)) for i = exp_iterations: 500 for i = 8, f = 16"
     error = 2e-2
 
     class Params(Params):
@@ -53,11 +70,18 @@ class SwiGLU(Operator):
         gate, up = inputs
         return gate * gate.sigmoid() * up
 
+    def violation(self, node: Node, seen: Seen) -> Violation | None:
+        _, most = exp_reach(self.params.exp_iterations, self.bits)
+        return beyond(seen, at_positions(["gate"]), most) or super().violation(node, seen)
+
+    def power(self, node: Node, gate: torch.Tensor, weights: Plain) -> torch.Tensor:
+        return gate
+
     def settings(self, node: Node) -> Mapping[str, Any]:
         return {"functions.exp_iterations": self.params.exp_iterations}
 
 
-class QuadraticGLU(Operator):
+class QuadraticGLU(StockGLU):
     """(g² + d) · u with the coefficients folded into the weights: one square, one product."""
 
     name, op = "crypten.quadratic_glu", "quadratic_glu"
@@ -78,8 +102,11 @@ class QuadraticGLU(Operator):
         gate, up = inputs
         return (gate.square() + weights[0]) * up
 
+    def power(self, node: Node, gate: torch.Tensor, weights: Plain) -> torch.Tensor:
+        return gate.square() + weights[0]
 
-class PolynomialGLU(Operator):
+
+class PolynomialGLU(StockGLU):
     """p_j(g) · u with secret coefficients, for degrees 2 to 4 that do not fold.
 
     Powers by squarings and one product, all multiplied with their coefficients in one round.
@@ -122,8 +149,11 @@ class PolynomialGLU(Operator):
         terms = crypten.stack(powers) * coefficients[1:].reshape(-1, *[1] * (gate.dim() - 1), gate.size(-1))
         return (terms.sum(0) + coefficients[0]) * up
 
+    def power(self, node: Node, gate: torch.Tensor, weights: Plain) -> torch.Tensor:
+        return gate ** (weights[0].size(0) - 1)
 
-class NestedGLU(Operator):
+
+class NestedGLU(StockGLU):
     """Cubics and quartics whose coefficients fold (graph/nested.py): squarings and products one by one."""
 
     name, op = "crypten.nested_glu", "nested_glu"
@@ -150,6 +180,10 @@ class NestedGLU(Operator):
         if node.attrs["degree"] == 3:
             return (square * gate + weights[1]) * up
         return (square.square() + gate * weights[1] + weights[2]) * up
+
+    def power(self, node: Node, gate: torch.Tensor, weights: Plain) -> torch.Tensor:
+        square = gate.square() + weights[0]
+        return square * (gate if node.attrs["degree"] == 3 else square)
 
 
 OPERATORS = (SwiGLU, QuadraticGLU, PolynomialGLU, NestedGLU)

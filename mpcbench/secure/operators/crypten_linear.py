@@ -39,6 +39,9 @@ class Linear(Operator):
         y = inputs[0].matmul(weights[0])
         return y + weights[1] if len(weights) > 1 else y
 
+    def room(self, node: Node) -> float:
+        return 2.0 ** (63 - 2 * self.bits)
+
     def load(self, node: Node, name: str, share: torch.Tensor, bits: int) -> Any:
         """(O, I) as stored -> (I, O) as multiplied, contiguous, so that no inference transposes it."""
         return super().load(node, name, share.t().contiguous() if share.dim() == 2 else share, bits)
@@ -65,6 +68,9 @@ class Matmul(Operator):
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         y = inputs[0].matmul(inputs[1])
         return y * node.attrs["scale"] if "scale" in node.attrs else y
+
+    def room(self, node: Node) -> float:
+        return 2.0 ** (63 - 2 * self.bits) * node.attrs.get("scale", 1.0)
 
 
 class Embedding(Operator):

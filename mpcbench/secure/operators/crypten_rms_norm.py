@@ -20,10 +20,11 @@ from mpcbench.cost import crypten as price
 from mpcbench.cost.declared import Cost
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
+from mpcbench.secure.operators.limits import Seen, Violation, outside_margin
 from mpcbench.secure.operators.ranges import span
 
 TOLERANCE = 1e-3
-"""Relative error of the inverse square root that a plan aims at, at 16 fraction bits."""
+"""Relative error of the inverse square root that a plan aims at."""
 
 
 class Plan(NamedTuple):
@@ -35,10 +36,10 @@ class Plan(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def plan(low: float, high: float, exp_iterations: int, iterations: int | None = None) -> Plan:
+def plan(low: float, high: float, exp_iterations: int, bits: int, iterations: int | None = None) -> Plan:
     """The fewest Newton steps, and the scale, that are right on mean squares from ``low`` to ``high``.
 
-    Tried by emulating CrypTen's iteration in fixed point on 33 points of the range.
+    Tried by emulating CrypTen's iteration with ``bits`` fraction bits on 33 points of the range.
     """
     points = torch.logspace(0, 1, 33, base=max(high / low, 1.0001), dtype=torch.float64)
     candidates = [iterations] if iterations else range(3, 15)
@@ -46,7 +47,7 @@ def plan(low: float, high: float, exp_iterations: int, iterations: int | None = 
     tops = torch.logspace(-2, 2.2, 43, dtype=torch.float64)
     x = points * (tops / points[-1])[:, None]
     for steps in candidates:
-        errors = (_emulate(x, exp_iterations, steps) * x.sqrt() - 1).abs().amax(1).tolist()
+        errors = (_emulate(x, exp_iterations, steps, bits) * x.sqrt() - 1).abs().amax(1).tolist()
         error = min(errors)
         if error < best.error:
             best = Plan(float(tops[errors.index(error)]) / high, steps, error)
@@ -55,11 +56,11 @@ def plan(low: float, high: float, exp_iterations: int, iterations: int | None = 
     return best
 
 
-def _emulate(x: torch.Tensor, exp_iterations: int, steps: int) -> torch.Tensor:
-    """CrypTen's inv_sqrt in float64, cut to 16 fraction bits after every operation."""
+def _emulate(x: torch.Tensor, exp_iterations: int, steps: int, bits: int) -> torch.Tensor:
+    """CrypTen's inv_sqrt in float64, cut to ``bits`` fraction bits after every operation."""
 
     def cut(value: torch.Tensor) -> torch.Tensor:
-        return (value * 2.0**16).floor() / 2.0**16
+        return (value * 2.0**bits).floor() / 2.0**bits
 
     y = 1 - cut((x / 2 + 0.2) / 2**exp_iterations)
     for _ in range(exp_iterations):
@@ -122,13 +123,17 @@ class RMSNorm(Operator):
             "functions.sqrt_nr_iters": self._plans(node)[1].iterations,
         }
 
+    def violation(self, node: Node, seen: Seen) -> Violation | None:
+        return outside_margin(node, seen, self.params.margin)
+
     def _plans(self, node: Node) -> tuple[Plan, Plan]:
         """Plans for the first position and for the rest, with the same number of steps."""
         p, widen = self.params, self.params.margin
         seen = (span(node, name) for name in ("first", "rest"))
         first, rest = ((low / widen, high * widen) for low, high in seen)
-        steps = p.sqrt_nr_iters or max(plan(*ends, p.exp_iterations).iterations for ends in (first, rest))
-        return plan(*first, p.exp_iterations, steps), plan(*rest, p.exp_iterations, steps)
+        how = (p.exp_iterations, self.bits)
+        steps = p.sqrt_nr_iters or max(plan(*ends, *how).iterations for ends in (first, rest))
+        return plan(*first, *how, steps), plan(*rest, *how, steps)
 
 
 OPERATORS = (RMSNorm,)

@@ -29,6 +29,8 @@ from mpcbench.secure.trig import combination
 class OneRound(Operator):
     """Gate and up are opened together, cut to ``input_bits``; the result keeps all its bits."""
 
+    ranges = ("gate", "up")
+
     class Params(Params):
         """``input_bits``: fraction bits to which gate and up are cut; ``margin``: factor by which their
         calibrated magnitudes may be left; ``truncation``: ``checked`` cannot fail, ``local`` can."""
@@ -36,6 +38,19 @@ class OneRound(Operator):
         input_bits: int = Field(default=12, ge=6, le=16)
         margin: float = Field(default=1.25, ge=1.0)
         truncation: str = Field(default="checked", pattern="^(checked|local)$")
+
+    def room(self, node: Node) -> float:
+        return 2.0 ** (62 - 3 * self.params.input_bits)
+
+    def _needs(self) -> str | None:
+        """Why a weight cannot be added to a square, which has twice as many bits as what is opened."""
+        squares = 2 * self.params.input_bits
+        if self.bits <= squares:
+            return None
+        return (
+            f"{self.name} adds weights of {self.bits} fraction bits to squares of {squares}: "
+            f"set its input_bits to {(self.bits + 1) // 2} or more, or fraction_bits to fewer."
+        )
 
     def _operands(self, node: Node, inputs: Sequence[Any]) -> list[Operand]:
         p = self.params
@@ -61,6 +76,9 @@ class QuadraticGLU(OneRound):
     def sample(cls) -> Sample:
         return StockQuadraticGLU.sample()
 
+    def unusable(self) -> str | None:
+        return self._needs()
+
     def load(self, node: Node, name: str, share: torch.Tensor, bits: int) -> MaskedWeight:
         return mask_weight(node, share, bits)
 
@@ -76,8 +94,6 @@ class QuadraticGLU(OneRound):
         operands, bits = self._operands(node, inputs), self.params.input_bits
         cuts = [each.cut for each in operands]
         lift = 2 * bits - offset.bits
-        if lift < 0:
-            raise ValueError(f"{self.name} needs inputs of at least {offset.bits // 2} fraction bits")
         shares = [each.share.reshape(-1, each.share.shape[-1]) for each in operands]
         recipe = QuadraticRecipe(
             size=tuple(shares[0].shape),
@@ -140,6 +156,9 @@ class SwiGLU(OneRound):
         even = _even_part(phase, y, b, waves, recipe.log_period, series, factors, bits)
         value = even + rescaled(linear, p.input_bits + 1, bits)
         return wrap(value.reshape(inputs[0].size()), bits + p.input_bits)
+
+    def room(self, node: Node) -> float:
+        return 2.0 ** (62 - self.params.input_bits - self.params.series_bits)
 
     def _series(self, node: Node) -> Series:
         reach = max(4.0, largest(node, "gate") * self.params.margin)

@@ -20,6 +20,9 @@ from mpcbench.secure.randomness.linear import Matmul as MatmulRecipe
 from mpcbench.secure.randomness.linear import scattered, seen_entries, seen_positions
 from mpcbench.secure.ring import bits_of, plus, wrap
 
+SCALE_BITS = 12
+"""Bits that a public factor takes that is no power of two."""
+
 
 def _values(*shape: int, seed: int = 2) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
@@ -38,6 +41,7 @@ class Matmul(Operator):
     source = "Beaver (CRYPTO 1991); truncation with the opening: secure/opening.py"
     domain = "|x|, |y| within calibration times margin; |x y| < 2^(63 - 2 input_bits)"
     error = 2e-3
+    ranges = ("left", "right")
 
     class Params(Params):
         """``input_bits``: fraction bits to which both operands are cut; ``margin``: factor by which their
@@ -85,6 +89,10 @@ class Matmul(Operator):
             result = self._product(node, left, right, cuts)
         return _scaled(result.reshape(*inputs[0].size()[:-1], -1), 2 * p.input_bits, node.attrs.get("scale"))
 
+    def room(self, node: Node) -> float:
+        scale = node.attrs.get("scale") or 1.0
+        return scale * 2.0 ** (63 - 2 * self.params.input_bits - (SCALE_BITS if _is_no_power(scale) else 0))
+
     def _product(self, node: Node, left: torch.Tensor, right: torch.Tensor, cuts: list[Cut]) -> torch.Tensor:
         groups = node.attrs.get("groups", 0)
         recipe = MatmulRecipe(
@@ -106,9 +114,13 @@ def _scaled(share: torch.Tensor, bits: int, scale: float | None) -> Any:
     if scale is None or scale == 1:
         return wrap(share, bits)
     mantissa, exponent = math.frexp(scale)
-    if mantissa == 0.5:
+    if not _is_no_power(scale):
         return wrap(share, bits + 1 - exponent)
-    return wrap(share * round(mantissa * 2.0**12), bits + 12 - exponent)
+    return wrap(share * round(mantissa * 2.0**SCALE_BITS), bits + SCALE_BITS - exponent)
+
+
+def _is_no_power(scale: float) -> bool:
+    return math.frexp(scale)[0] != 0.5
 
 
 class Rope(Operator):

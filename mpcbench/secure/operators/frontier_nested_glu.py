@@ -39,6 +39,9 @@ class NestedGLU(OneRound):
     def sample(cls) -> Sample:
         return StockNestedGLU.sample()
 
+    def unusable(self) -> str | None:
+        return self._needs()
+
     def load(self, node: Node, name: str, share: torch.Tensor, bits: int) -> Any:
         """e is added and needs no mask; m loses the bits that the products have no room for."""
         place = node.weights.index(name)

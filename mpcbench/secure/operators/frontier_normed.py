@@ -30,6 +30,7 @@ from mpcbench.secure.operators.inverse_root import (
     Layout,
     layout,
 )
+from mpcbench.secure.operators.limits import Seen, Violation, beyond_margin, outside_margin
 from mpcbench.secure.operators.masked_linear import FrontierLinear, read
 from mpcbench.secure.operators.ranges import magnitude
 from mpcbench.secure.randomness.attention import ROOM, pairs, products, rotation, turned
@@ -106,6 +107,9 @@ class SumSquares(FrontierLinear):
         total = 2 * (public * mask).sum(1) + sums
         return wrap(plus(total, (public * public).sum(1)).reshape(1, -1, 1), 2 * wanted)
 
+    def violation(self, node: Node, seen: Seen) -> Violation | None:
+        return outside_margin(node, seen, node.attrs["norm"]["margin"])
+
 
 class NormedScores(Operator):
     """r_i r_j q_i k_jᵀ of projections of x that are not normalised yet, and on the way r_j v_j.
@@ -116,6 +120,7 @@ class NormedScores(Operator):
 
     name, op = "frontier.normed_scores", "normed_scores"
     priced_by = ("first", "rest")
+    ranges = ("query", "key", "value", "scores")
     source = "Beaver (CRYPTO 1991), generalised to three factors; RoFormer (Su et al., 2021), section 3.2.2"
     domain = "mean squares, q, k, v and scores within calibration, each widened by its margin"
     error = 5e-3
@@ -172,6 +177,12 @@ class NormedScores(Operator):
         projected[2].normed = wrap(values.unsqueeze(0), formats.operand_bits + formats.root_bits)
         full = scattered(scores, (heads, groups * tokens, tokens), groups)
         return wrap(full.unsqueeze(0), formats.score_bits + 2 * formats.root_bits)
+
+    def violation(self, node: Node, seen: Seen) -> Violation | None:
+        p = self.params
+        return outside_margin(node, seen, p.margin) or beyond_margin(
+            node, seen, self.ranges, p.operand_margin
+        )
 
     def _recipe(
         self, node: Node, groups: int, size: tuple[int, int, int], frequencies: tuple[float, ...],

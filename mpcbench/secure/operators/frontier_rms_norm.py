@@ -17,6 +17,7 @@ from mpcbench.secure.opening import Cut, open_under, repeated
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.crypten_rms_norm import RMSNorm as StockRMSNorm
 from mpcbench.secure.operators.inverse_root import NORM_BITS, NORM_BYTES, PUBLIC_BITS, TRIG_BITS, Plan, plan
+from mpcbench.secure.operators.limits import Seen, Violation, outside_margin
 from mpcbench.secure.operators.ranges import span
 from mpcbench.secure.randomness.activations import Norm
 from mpcbench.secure.ring import bits_of, plus, rescaled, wrap
@@ -73,6 +74,9 @@ class RMSNorm(Operator):
             for part, (_, kind) in zip(parts, kinds, strict=True)
         ])  # fmt: skip
         return wrap(whole.reshape(x.size()), wanted)
+
+    def violation(self, node: Node, seen: Seen) -> Violation | None:
+        return outside_margin(node, seen, self.params.margin)
 
     def _normalised(
         self, node: Node, share: torch.Tensor, bits: int, kinds: list[tuple[slice, Plan]], again: bool

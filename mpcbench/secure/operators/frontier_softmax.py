@@ -85,6 +85,7 @@ class Softmax(Operator):
     source = "log-sum-exp; series: secure/evaluate.py"
     domain = "scores of one row within the calibrated spread times margin"
     error = 1e-3
+    ranges = ("spread",)
 
     class Params(Params):
         """``margin``: factor on the calibrated spread; ``tolerance``: error of a level's log-cosh, and of

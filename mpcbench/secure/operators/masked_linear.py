@@ -135,6 +135,9 @@ class ReuseLinear(Operator):
         y = self._finish(y, reading.bits + weight.bits, node, weights)
         return wrap(y[0].reshape(*x.size()[:-1], -1), y[1])
 
+    def room(self, node: Node) -> float:
+        return 2.0 ** (63 - 2 * self.bits)
+
     def _read(self, node: Node, x: Any, weights: list[MaskedWeight]) -> Reading:
         opened = self._operand(node, x)
         return read(opened.share.reshape(-1, x.size(-1)), opened.bits, opened.cut, weights)[0]
@@ -164,6 +167,7 @@ class FrontierLinear(ReuseLinear):
     error = 1e-3
     cuts_locally = frozenset()
     opened_bytes = CUT_BYTES
+    ranges = ("input",)
 
     class Params(Params):
         """``input_bits``: fraction bits to which the activation is cut; ``margin``: factor by which its
@@ -176,6 +180,9 @@ class FrontierLinear(ReuseLinear):
     def _operand(self, node: Node, x: Any) -> Operand:
         p = self.params
         return operand(node, "input", x, p.input_bits, p.margin, p.truncation == "checked")
+
+    def room(self, node: Node) -> float:
+        return 2.0 ** (63 - self.params.input_bits - self.bits)
 
     def _extra(self, elements: int) -> int:
         return elements

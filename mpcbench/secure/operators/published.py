@@ -22,15 +22,18 @@ from mpcbench.graph.interpreter import causal_mask
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.evaluate import evaluate, trig_cost
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
+from mpcbench.secure.operators.crypten_glu import StockGLU
 from mpcbench.secure.operators.crypten_glu import SwiGLU as StockSwiGLU
 from mpcbench.secure.operators.crypten_softmax import Softmax as StockSoftmax
+from mpcbench.secure.operators.limits import Measured, Plain, Seen, Violation
 from mpcbench.secure.ring import bits_of, truncated_locally, wrap
 from mpcbench.secure.series import Period, Series, fit_exactly
 
 TRIG_BITS, PUBLIC_BITS = 16, 16
+SUM = "sum of squares"
 
 
-class Quad(Operator):
+class Quad(StockGLU):
     """(0.125 g² + 0.25 g + 0.5) · u: MPCFormer's Quad in place of SiLU."""
 
     name, op = "mpcformer.swiglu", "swiglu"
@@ -42,8 +45,7 @@ class Quad(Operator):
     def sample(cls) -> Sample:
         return StockSwiGLU.sample()
 
-    @classmethod
-    def reference(cls, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> torch.Tensor:
+    def reference(self, node: Node, inputs: Plain, weights: Plain) -> torch.Tensor:
         gate, up = inputs
         return (0.125 * gate.square() + 0.25 * gate + 0.5) * up
 
@@ -60,7 +62,7 @@ class _TwoQuad(Operator, ABC):
     """(s + c)² / sum (s + c)² over the keys that the mask lets through: 2Quad in place of softmax."""
 
     op = "softmax"
-    domain = "scores above -c, as a distilled model has them; sums of squares as `largest_sum` says"
+    domain = "scores above -c, as a distilled model has them; sums of squares up to `largest_sum`, not near 0"
     error = 3e-2
 
     class Params(Params):
@@ -73,11 +75,26 @@ class _TwoQuad(Operator, ABC):
     def sample(cls) -> Sample:
         return StockSoftmax.sample()
 
-    @classmethod
-    def reference(cls, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> torch.Tensor:
-        mask = causal_mask(*inputs[0].shape[-2:], node.attrs["groups"])
-        squares = (inputs[0] + cls.Params().centre).square() * mask
+    def reference(self, node: Node, inputs: Plain, weights: Plain) -> torch.Tensor:
+        squares = self._squares(node, inputs[0])
         return squares / squares.sum(-1, keepdim=True)
+
+    def measured(self, node: Node, inputs: Plain, weights: Plain, result: torch.Tensor) -> Measured:
+        return {SUM: self._squares(node, inputs[0]).sum(-1)}
+
+    def violation(self, node: Node, seen: Seen) -> Violation | None:
+        if "scores" not in seen:
+            return None
+        # No sum is smaller than its largest term.
+        term = max((score + self.params.centre) ** 2 for score in seen["scores"])
+        low, high = seen.get(SUM, (term, term))
+        least, most = self.params.largest_sum * self._least(), self.params.largest_sum
+        if least <= low and high <= most:
+            return None
+        return Violation(SUM, low, high, f"right from {least:.3g} to {most:.3g}")
+
+    def _squares(self, node: Node, scores: torch.Tensor) -> torch.Tensor:
+        return (scores + self.params.centre).square() * causal_mask(*scores.shape[-2:], node.attrs["groups"])
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         squares = (inputs[0] + self.params.centre).square()
@@ -87,6 +104,10 @@ class _TwoQuad(Operator, ABC):
     @abstractmethod
     def _inverse(self, total: Any) -> Any:
         """Of sums [..., 1]."""
+
+    @abstractmethod
+    def _least(self) -> float:
+        """The smallest sum whose inverse is right to a few percent, as a part of ``largest_sum``."""
 
 
 class TwoQuad(_TwoQuad):
@@ -103,6 +124,9 @@ class TwoQuad(_TwoQuad):
         # Sums of some hundreds are beyond CrypTen's reciprocal, which is right up to about fifty.
         scale = 64 / self.params.largest_sum
         return (total * scale).reciprocal() * scale
+
+    def _least(self) -> float:
+        return 2.0 ** (1 - self.bits)
 
     def settings(self, node: Node) -> Mapping[str, Any]:
         return {"functions.exp_iterations": 8, "functions.reciprocal_nr_iters": 10,
@@ -136,8 +160,12 @@ class GoldschmidtTwoQuad(_TwoQuad):
             pair = pair * crypten.stack([factor, factor])
         return pair[0] * scale
 
+    def _least(self) -> float:
+        # What is left of 1 - x after n steps is its 2^n-th power.
+        return 2.0 ** max(5 - self.bits, 2 - self.params.iterations)
 
-class FourierSwiGLU(Operator):
+
+class FourierSwiGLU(StockGLU):
     """silu(g) · u with sigmoid(g) = 1/2 + a sine series where |g| < cut, and 0 or 1 beyond, by comparison."""
 
     name, op = "fourier.swiglu", "swiglu"

@@ -24,6 +24,7 @@ from mpcbench.graph.interpreter import causal_mask
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.evaluate import evaluate, trig_cost
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
+from mpcbench.secure.operators.crypten_glu import StockGLU
 from mpcbench.secure.operators.crypten_glu import SwiGLU as StockSwiGLU
 from mpcbench.secure.ring import bits_of, truncated_locally, wrap
 from mpcbench.secure.series import Period, Series, sine_series
@@ -31,7 +32,7 @@ from mpcbench.secure.series import Period, Series, sine_series
 TRIG_BITS, PUBLIC_BITS = 16, 16
 
 
-class SwiGLU(Operator):
+class SwiGLU(StockGLU):
     """silu(g) · u with silu(g) = relu(g) + [|g| < w] · s(|g|), where s is a sine series of period 2w.
 
     silu - relu is even; times the sign of g it is odd, has no constant and no cosines, and vanishes far out.

@@ -1,7 +1,7 @@
 """The one shared test: every operator, on its own sample, is what it declares to be.
 
-Two processes run all samples once. Each implementation must be right within its declared error, and
-take exactly the bytes, rounds and tuples that it declares.
+Two processes run all samples once, at each of two precisions. Each implementation must be right within its
+declared error, and take exactly the bytes, rounds and tuples that it declares.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from mpcbench.secure.ledger import Ledger
 from mpcbench.secure.operators import REGISTRY, Sample
 from tests.secure.pair import run_pair
 
+FINER = 20
+
 
 def _shared(value: torch.Tensor) -> Any:
     from mpcbench.secure.substrate import crypten
@@ -25,10 +27,10 @@ def _shared(value: torch.Tensor) -> Any:
     return crypten.cryptensor(value, src=0, precision=0 if value.dtype == torch.int64 else None)
 
 
-def _share(weight: torch.Tensor, rank: int) -> torch.Tensor:
+def _share(weight: torch.Tensor, rank: int, bits: int) -> torch.Tensor:
     """A party's share of a weight, as an export would store it."""
     mask = torch.randint(-(2**62), 2**62, weight.shape, generator=torch.Generator().manual_seed(8))
-    return mask if rank == 0 else encode(weight, 16) - mask
+    return mask if rank == 0 else encode(weight, bits) - mask
 
 
 def _named(sample: Sample) -> list[tuple[str, torch.Tensor]]:
@@ -38,20 +40,21 @@ def _named(sample: Sample) -> list[tuple[str, torch.Tensor]]:
 def _loaded(operator: Any, sample: Sample, name: str, weight: torch.Tensor, rank: int) -> Any:
     if _public(sample):
         return weight
-    return operator.load(sample.node, name, _share(weight, rank), 16)
+    return operator.load(sample.node, name, _share(weight, rank, operator.bits), operator.bits)
 
 
 def _public(sample: Sample) -> bool:
     return sample.node.op in ("rope", "normed_scores")  # frequencies are the one public weight
 
 
-def _measure(communicator: Any) -> dict[str, dict]:
+def _measure(communicator: Any, bits: int) -> dict[str, dict]:
     """In a party's process: run every registered operator on its sample, under a ledger of its own."""
     from mpcbench.secure.substrate import crypten
 
+    crypten.cfg["encoder.precision_bits"] = bits
     results = {}
     for name, kind in REGISTRY.items():
-        operator, sample = kind(kind.Params()), kind.sample()
+        operator, sample = kind(kind.Params(), bits), kind.sample()
         setup = communicator.ledger = Ledger()
         weights = [_loaded(operator, sample, *pair, communicator.get_rank()) for pair in _named(sample)]
         inputs = [None if value is None else _shared(value) for value in sample.inputs]
@@ -75,17 +78,34 @@ def _measure(communicator: Any) -> dict[str, dict]:
 
 @pytest.fixture(scope="module")
 def measured() -> tuple[dict, dict]:
-    return run_pair(_measure, provider="dealer")
+    return run_pair(_measure, 16, provider="dealer")
+
+
+@pytest.fixture(scope="module")
+def finer() -> tuple[dict, dict]:
+    """With more fraction bits than any packaged protocol has."""
+    return run_pair(_measure, FINER, provider="dealer")
 
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_value_is_the_oracles_within_the_declared_error(name, measured):
+    _assert_right(name, measured)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_value_is_right_with_more_fraction_bits(name, finer):
+    """Where nothing is cut locally: with so many bits that fails in one run of some hundred."""
+    if not _declared(name, FINER).tuples.keys() & REGISTRY[name].cuts_locally:
+        _assert_right(name, finer)
+
+
+def _assert_right(name, measured):
     kind = REGISTRY[name]
     sample = kind.sample()
     if sample.node.op == "embedding":
         expected = sample.inputs[0].float() @ sample.weights[0]
     else:
-        expected = kind.reference(sample.node, sample.inputs, sample.weights)
+        expected = kind(kind.Params()).reference(sample.node, sample.inputs, sample.weights)
     for party in measured:
         value = torch.tensor(party[name]["value"], dtype=torch.float64)
         assert value.shape == expected.shape
@@ -94,11 +114,23 @@ def test_value_is_the_oracles_within_the_declared_error(name, measured):
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_cost_is_the_declared_one(name, measured):
+    _assert_cost(name, measured, _declared(name, 16))
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_cost_with_more_fraction_bits_is_the_declared_one(name, finer):
+    _assert_cost(name, finer, _declared(name, FINER))
+
+
+def _declared(name, bits):
     kind = REGISTRY[name]
     sample = kind.sample()
     given = [value for value in sample.inputs if value is not None]  # None: an empty cache
     shapes = [tuple(v.shape) for v in given], [tuple(w.shape) for w in sample.weights]
-    declared = kind(kind.Params()).cost(sample.node, *shapes)
+    return kind(kind.Params(), bits).cost(sample.node, *shapes)
+
+
+def _assert_cost(name, measured, declared):
     for party in measured:
         assert party[name]["rounds"] == declared.rounds
         assert party[name]["bytes"] == declared.bytes_sent
@@ -135,6 +167,6 @@ def test_errors_are_declared_tightly(measured):
         sample = kind.sample()
         if sample.node.op == "embedding":
             continue
-        expected = kind.reference(sample.node, sample.inputs, sample.weights)
+        expected = kind(kind.Params()).reference(sample.node, sample.inputs, sample.weights)
         error = float((torch.tensor(measured[0][name]["value"]) - expected).abs().max())
         assert kind.error <= 50 * max(error, 2.0**-16), f"{name}: declared {kind.error}, measured {error}"
