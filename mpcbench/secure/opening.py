@@ -107,12 +107,11 @@ def open_under(
 ) -> list[torch.Tensor]:
     """Open values under the first masks, in one round; raises Wrapped if a truncation might fail."""
     cuts = cuts or [EXACT] * len(values)
-    hidden = [
-        (plus(value, cut.rounding) if cut.shift else value) - mask
-        for value, cut, mask in zip(values, cuts, masks, strict=False)
+    rounded = [
+        plus(value, cut.rounding) if cut.shift else value for value, cut in zip(values, cuts, strict=True)
     ]
     communicator().ledger.at_risk(repetition_chance(values, cuts))
-    public = communicator().open_high(hidden, [cut.width for cut in cuts])
+    public = communicator().open_high(rounded, masks[: len(values)], [cut.width for cut in cuts])
     if any(may_have_wrapped(z, cut) for z, cut in zip(public, cuts, strict=True)):
         raise Wrapped
     return [z >> cut.shift if cut.shift else z for z, cut in zip(public, cuts, strict=True)]

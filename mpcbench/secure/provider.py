@@ -46,13 +46,18 @@ class Provider(TupleProvider):
 
         ``again`` marks a request that no plan foresees, because the opening before has to be repeated.
         """
+        shares = self._entered(recipe, again)
+        self.communicator.guard.issue(shares[: len(recipe.masks())], recipe.mask_bits)
+        return shares
+
+    def _entered(self, recipe: Recipe, again: bool = False) -> list[torch.Tensor]:
+        """The shares of a fresh tuple, entered in the ledger."""
         ledger = self.communicator.ledger
         with ledger.offline():
             values = BYTES_PER_ELEMENT * recipe.value_words()
             dealt = values if self.communicator.get_rank() == self.CORRECTED else 0
             unseeded = values + recipe.mask_bytes()
             ledger.tuples(recipe.name, recipe.count(), dealt, unseeded)
-            self.communicator.guard.issue(recipe.masks())
             return self._shares(recipe, again)
 
     @property
@@ -80,28 +85,34 @@ class Provider(TupleProvider):
 
     # What CrypTen's protocols call.
 
+    def _for_crypten(self, recipe: Recipe) -> list[torch.Tensor]:
+        """As :meth:`request`, for openings that do not say which masks they subtract."""
+        shares = self._entered(recipe)
+        self.communicator.guard.issue_shapes(recipe.masks())
+        return shares
+
     def generate_additive_triple(
         self, size0: Shape, size1: Shape, op: str, device: object = None
     ) -> tuple[ArithmeticSharedTensor, ...]:
         """Shares of a, b and op(a, b) for uniform a, b; ``op`` is ``mul`` or ``matmul``."""
         recipe = Product(op=op, left=tuple(size0), right=tuple(size1))
-        return tuple(_arithmetic(share) for share in self.request(recipe))
+        return tuple(_arithmetic(share) for share in self._for_crypten(recipe))
 
     def square(self, size: Shape, device: object = None) -> tuple[ArithmeticSharedTensor, ...]:
         """Shares of r and r² for uniform r."""
-        return tuple(_arithmetic(share) for share in self.request(Square(size=tuple(size))))
+        return tuple(_arithmetic(share) for share in self._for_crypten(Square(size=tuple(size))))
 
     def generate_binary_triple(
         self, size0: Shape, size1: Shape, device: object = None
     ) -> tuple[BinarySharedTensor, ...]:
         """Exclusive-or shares of a, b and a & b for uniform 64-bit words a, b."""
-        return tuple(_binary(s) for s in self.request(And(left=tuple(size0), right=tuple(size1))))
+        return tuple(_binary(s) for s in self._for_crypten(And(left=tuple(size0), right=tuple(size1))))
 
     def B2A_rng(
         self, size: Shape, device: object = None
     ) -> tuple[ArithmeticSharedTensor, BinarySharedTensor]:
         """Arithmetic and exclusive-or shares of the same uniform bits."""
-        bits, same = self.request(Bit(size=tuple(size)))
+        bits, same = self._for_crypten(Bit(size=tuple(size)))
         return _arithmetic(same), _binary(bits)
 
 
