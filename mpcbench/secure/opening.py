@@ -3,11 +3,12 @@
 A value y with too many fraction bits is opened under a uniform mask r of the whole ring: z = y - r. Both
 z >> s and r >> s are then known where they are needed, one to both parties and one to the dealer, and
 (z >> s) + (r >> s) is y >> s to within one unit, unless z + r has left the range of signed 64-bit numbers.
-When can it have? Only if |z| >= 2^63 - |y|. Both parties see z and know a bound on |y|, so both see when
-it may have happened, which says nothing about y because z is uniform. They then open again under a fresh
-mask. So truncation costs nothing beyond an opening that is needed anyway, and never fails unnoticed: while
-the bound B holds it cannot fail, and an element asks for a repetition with probability B 2^-63. (Where the
-bound does not hold it still fails with probability |y| 2^-64 only, as local truncation always does.)
+When can it have? Only if |z| >= 2^63 - |y|, where y includes what is added to it and not sent of it (below).
+Both parties see z and know a bound on |y|, so both see when it may have happened, which says nothing about y
+because z is uniform. They then open again under a fresh mask. So truncation costs nothing beyond an opening
+that is needed anyway, and never fails unnoticed: while the bound B holds it cannot fail, and an element asks
+for a repetition with probability B 2^-63. (Where the bound does not hold it still fails with probability
+|y| 2^-64 only, as local truncation always does.)
 
 The low bits of z are not looked at, so they need not be sent either. Of a value with 16 bits to lose each
 party sends the six highest bytes of its share: the sum is less by up to two units of the last bit sent.
@@ -18,6 +19,7 @@ deviation is 0.41 units where nothing else is lost, 0.5 at most where as many bi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -67,6 +69,16 @@ class Cut:
     def rounding(self) -> int:
         """What is added before, so that the opened value and its mask, both cut, are right on average."""
         return (1 << self.shift) - 1 + (1 << self.unsent >> 1) if self.shift else 0
+
+    @property
+    def margin(self) -> int:
+        """By how much what is opened may be off the value: what is added before, and what is not sent."""
+        return self.rounding + 2 * (1 << self.unsent)
+
+    def reach(self) -> tuple[int, int, int]:
+        """A number of leading elements, how large what is opened of them may be, and of all others."""
+        elements, bound = self.first or (0, 0.0)
+        return elements, math.ceil(bound) + self.margin, math.ceil(self.bound) + self.margin
 
 
 EXACT = Cut()
@@ -122,8 +134,8 @@ def repetition_chance(values: Sequence[torch.Tensor], cuts: Sequence[Cut]) -> fl
     expected = 0.0
     for value, cut in zip(values, cuts, strict=True):
         if cut.shift and cut.checked:
-            elements, bound = cut.first or (0, 0.0)
-            expected += (elements * bound + max(0, value.numel() - elements) * cut.bound) * 2.0**-63
+            elements, first, rest = cut.reach()
+            expected += (elements * first + max(0, value.numel() - elements) * rest) * 2.0**-63
     return min(1.0, expected)
 
 
@@ -132,14 +144,13 @@ def may_have_wrapped(z: torch.Tensor, cut: Cut) -> bool:
     if not cut.shift or not cut.checked or not z.numel():
         return False
     flat = z.reshape(-1)
-    elements, bound = cut.first or (0, 0.0)
-    lost = 2.0 * (1 << cut.unsent)
-    return _near_edge(flat[:elements], bound + lost) or _near_edge(flat[elements:], cut.bound + lost)
+    elements, first, rest = cut.reach()
+    return _near_edge(flat[:elements], first) or _near_edge(flat[elements:], rest)
 
 
-def _near_edge(z: torch.Tensor, bound: float) -> bool:
+def _near_edge(z: torch.Tensor, reach: int) -> bool:
     if not z.numel():
         return False
-    edge = (1 << 63) - 1 - min(int(bound), 1 << 62)
+    edge = (1 << 63) - 1 - min(reach, 1 << 62)
     low, high = torch.aminmax(z)
     return int(high) > edge or int(low) < -edge

@@ -30,8 +30,9 @@ def test_the_chance_of_a_repetition() -> None:
     """It counts checked truncations alone, and the first elements under their own bound."""
     values = [torch.zeros(2, 8), torch.zeros(4)]
     checked, first = Cut(3, 2.0**50), Cut(3, 2.0**50, first=(4, 2.0**52))
-    assert repetition_chance(values, [checked, Cut()]) == 16 * 2.0**-13
-    assert repetition_chance(values, [first, checked]) == (4 * 4 + 12 + 4) * 2.0**-13
+    assert repetition_chance(values, [checked, Cut()]) == pytest.approx(16 * 2.0**-13)
+    assert repetition_chance(values, [first, checked]) == pytest.approx((4 * 4 + 12 + 4) * 2.0**-13)
+    assert repetition_chance(values, [Cut(3, 1.0), Cut()]) == 16 * (1 + 7 + 2) * 2.0**-63
     assert repetition_chance(values, [Cut(3, 2.0**50, checked=False), Cut()]) == 0.0
     assert repetition_chance(values, [Cut(3, 2.0**62), Cut()]) == 1.0
 
