@@ -122,21 +122,32 @@ def open_under(
     rounded = [
         plus(value, cut.rounding) if cut.shift else value for value, cut in zip(values, cuts, strict=True)
     ]
-    communicator().ledger.at_risk(repetition_chance(values, cuts))
+    enter_risk(values, cuts)
     public = communicator().open_high(rounded, masks[: len(values)], [cut.width for cut in cuts])
     if any(may_have_wrapped(z, cut) for z, cut in zip(public, cuts, strict=True)):
         raise Wrapped
     return [z >> cut.shift if cut.shift else z for z, cut in zip(public, cuts, strict=True)]
 
 
+def enter_risk(values: Sequence[torch.Tensor], cuts: Sequence[Cut]) -> None:
+    """Enter how likely opening these values is to be repeated, and to fail where it is not checked."""
+    ledger = communicator().ledger
+    ledger.at_risk(repetition_chance(values, cuts))
+    for value, cut in zip(values, cuts, strict=True):
+        if cut.shift and not cut.checked and value.numel():
+            ledger.cut_locally(value.numel(), 0, _reached(value, cut) / value.numel())
+
+
 def repetition_chance(values: Sequence[torch.Tensor], cuts: Sequence[Cut]) -> float:
     """An upper bound on the probability that these values, opened under ``cuts``, are opened again."""
-    expected = 0.0
-    for value, cut in zip(values, cuts, strict=True):
-        if cut.shift and cut.checked:
-            elements, first, rest = cut.reach()
-            expected += (elements * first + max(0, value.numel() - elements) * rest) * 2.0**-63
-    return min(1.0, expected)
+    checked = [(value, cut) for value, cut in zip(values, cuts, strict=True) if cut.shift and cut.checked]
+    return min(1.0, sum(_reached(value, cut) * 2.0**-63 for value, cut in checked))
+
+
+def _reached(value: torch.Tensor, cut: Cut) -> float:
+    """The sum of how large each element may be, as an integer."""
+    elements, first, rest = cut.reach()
+    return elements * float(first) + max(0, value.numel() - elements) * float(rest)
 
 
 def may_have_wrapped(z: torch.Tensor, cut: Cut) -> bool:

@@ -66,7 +66,7 @@ class Two:
         total = 0
         for rank, share in enumerate(shares):
             self.communicator.rank = rank
-            total = total + truncated_locally(share, bits)
+            total = total + truncated_locally(share, bits, 0)
         self.communicator.rank = 0
         return total
 

@@ -55,7 +55,8 @@ class Operator(ABC):
     """The calibrated ranges of a node on which its cost depends."""
 
     cuts_locally: ClassVar[frozenset[str]] = frozenset({"mul_triple", "square", "matmul_triple"})
-    """Kinds of tuples whose products are truncated share by share, which can fail."""
+    """Kinds of CrypTen's tuples whose products it truncates share by share, which can fail; operators of ours
+    enter in the ledger what they cut so."""
 
     def __init__(self, params: Params):
         self.params = params

@@ -16,11 +16,11 @@ from mpcbench.secure.opening import (
     CUT_BYTES,
     Cut,
     Wrapped,
+    enter_risk,
     may_have_wrapped,
     open_under,
     opened,
     repeated,
-    repetition_chance,
 )
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.crypten_glu import QuadraticGLU as StockQuadraticGLU
@@ -31,7 +31,7 @@ from mpcbench.secure.randomness.activations import QuadraticGLU as QuadraticReci
 from mpcbench.secure.randomness.activations import SwiGLU as SwiGLURecipe
 from mpcbench.secure.ring import plus, rescaled, wrap
 from mpcbench.secure.series import Series, fit, periods
-from mpcbench.secure.substrate import communicator, provider
+from mpcbench.secure.substrate import provider
 from mpcbench.secure.trig import combination
 
 
@@ -165,7 +165,7 @@ def _opened_whole(recipe: SwiGLURecipe, shares: list, gate: Cut, up: Cut) -> tup
     def step(again: bool) -> tuple:
         tuples = provider().request(recipe, again)
         rounded = plus(shares[0], gate.rounding)
-        communicator().ledger.at_risk(repetition_chance(shares[:1], [gate]))
+        enter_risk(shares[:1], [gate])
         public = open_under([rounded, shares[1]], tuples, [Cut(width=gate.width), up])
         if may_have_wrapped(public[0], gate):
             raise Wrapped

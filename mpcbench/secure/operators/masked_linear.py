@@ -46,12 +46,13 @@ class Reading:
     prepared: dict[int, torch.Tensor]
 
 
-def mask_weight(node: Node, share: torch.Tensor, bits: int) -> MaskedWeight:
-    """Draw B and open W - B, entered as the node's setup."""
-    recipe = WeightMask(size=tuple(share.shape))
+def mask_weight(node: Node, share: torch.Tensor, bits: int, wanted: int | None = None) -> MaskedWeight:
+    """Draw B and open W - B, entered as the node's setup; ``wanted``: fraction bits to cut W to, locally."""
+    recipe, wanted = WeightMask(size=tuple(share.shape)), bits if wanted is None else wanted
     with communicator().ledger.scope("setup", node.layer, node.module, node.op):
+        share = truncated_locally(share, bits, wanted)
         (difference,), _ = opened(recipe, [share])
-    return MaskedWeight(share, difference, provider().last, bits)
+    return MaskedWeight(share, difference, provider().last, wanted)
 
 
 def mask_cost(elements: int) -> Cost:
@@ -96,7 +97,6 @@ class ReuseLinear(Operator):
     domain = "|y| < 2^15; fails with probability |y| 2^(2f-64) an element (local truncation)"
     error = 2e-3
     groups_linears = True
-    cuts_locally = Operator.cuts_locally | {"linear"}
     opened_bytes: ClassVar[int] = RING_BYTES
     """Bytes a party sends of every element of the input."""
 
@@ -150,7 +150,7 @@ class ReuseLinear(Operator):
     ) -> tuple[torch.Tensor, int]:
         """Truncate, then add the bias."""
         wanted = weights[0].bits
-        y = truncated_locally(y, bits - wanted)
+        y = truncated_locally(y, bits, wanted)
         has_bias = node.attrs.get("own", len(weights)) > 1
         return (y + weights[1].share if has_bias else y), wanted
 
@@ -162,7 +162,6 @@ class FrontierLinear(ReuseLinear):
     source = "Beaver (CRYPTO 1991) with a fixed operand; truncation with the opening: secure/opening.py"
     domain = "|x| within calibration times margin; |y| < 2^(63 - input_bits - f)"
     error = 1e-3
-    cuts_locally = frozenset()
     opened_bytes = CUT_BYTES
 
     class Params(Params):
