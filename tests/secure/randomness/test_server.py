@@ -14,6 +14,7 @@ import mpcbench
 from mpcbench.errors import PeerError
 from mpcbench.secure.communicator import LinkCommunicator
 from mpcbench.secure.dealt import DealerProvider
+from mpcbench.secure.randomness import server
 from mpcbench.secure.randomness.server import serve, welcome
 from mpcbench.secure.randomness.stock import Product, Square
 from tests.secure.links import links, outcomes, together
@@ -188,6 +189,30 @@ def test_dealer_emulates_what_the_party_does(emulated: tuple | None) -> None:
             link.tell(hello)
         together(lambda: welcome([dealer_first, dealer_second]), lambda: (first.hear(), second.hear()))
         assert (dealer_first.emulated, dealer_second.emulated) == (None, emulated)
+
+
+@pytest.mark.parametrize(
+    ("asked", "emulated"),
+    [
+        ([], None),
+        (7, None),
+        (["a", "b"], None),
+        ([None, 0.25], (None, 0.25)),
+        ([float("nan"), float("nan")], (1.0, 0.0)),
+        ([10**400, 10**400], (server.MAX_BANDWIDTH, server.MAX_DELAY_SECONDS)),
+        ([-1, -1], (1.0, 0.0)),
+        ([0, 0], (1.0, 0.0)),
+    ],
+)
+def test_dealer_emulates_no_line_that_there_cannot_be(asked: Any, emulated: tuple | None) -> None:
+    class Seen:
+        emulated = None
+
+        def emulate(self, bandwidth: float | None, delay: float) -> None:
+            self.emulated = (bandwidth, delay)
+
+    server._emulate(seen := Seen(), asked)
+    assert seen.emulated == emulated
 
 
 def test_party_that_goes_away_ends_the_dealer() -> None:
