@@ -16,6 +16,7 @@ from mpcbench.compat import import_crypten
 from mpcbench.secure.communicator import BYTES_PER_ELEMENT, LinkCommunicator
 from mpcbench.secure.randomness.dealing import correction
 from mpcbench.secure.randomness.dealing import shares as expand
+from mpcbench.secure.randomness.linear import Linear
 from mpcbench.secure.randomness.prg import fresh_seed
 from mpcbench.secure.randomness.recipe import Kept, Recipe
 from mpcbench.secure.randomness.stock import And, Bit, Product, Square
@@ -40,9 +41,11 @@ class Provider(TupleProvider):
         super().__init__()
         self.communicator = communicator
         self.requests = 0
+        self._differences: dict[int, torch.Tensor] = {}
 
     def request(self, recipe: Recipe, again: bool = False) -> list[torch.Tensor]:
-        """This party's shares of a fresh tuple, masks first.
+        """This party's shares of a fresh tuple, masks first. Those of a linear layer's products A B come with
+        A E added, see :meth:`weight_opened`.
 
         ``again`` marks a request that no plan foresees, because the opening before has to be repeated.
         """
@@ -64,6 +67,16 @@ class Provider(TupleProvider):
     def last(self) -> int:
         """The number of the latest request, by which later ones name the masks that it made."""
         return self.requests - 1
+
+    def weight_opened(self, difference: torch.Tensor) -> None:
+        """E = W - B is open for the mask B of the latest request. No input is needed for A E, so that it is
+        part of what a later request for A B gets, ahead of time where that is."""
+        self._differences[self.last] = difference
+
+    def _finished(self, recipe: Recipe, shares: list[torch.Tensor]) -> list[torch.Tensor]:
+        if isinstance(recipe, Linear):
+            recipe.finish(shares, self._differences)
+        return shares
 
     def prepare(self, what: str = "inference") -> None:
         """Get ahead of time what ``what``, which comes next, needs, where that is possible."""
@@ -136,6 +149,9 @@ class FirstPartyProvider(Provider):
         self._kept = Kept()
 
     def _shares(self, recipe: Recipe, again: bool) -> list[torch.Tensor]:
+        return self._finished(recipe, self._made(recipe))
+
+    def _made(self, recipe: Recipe) -> list[torch.Tensor]:
         number, self.requests = self.requests, self.requests + 1
         common = self.communicator.common_seed
         if self.communicator.get_rank() == 1:

@@ -1,8 +1,8 @@
 """Products with weights whose masks are opened once, at setup: one opening of the activation is left.
 
 B is drawn once for a weight W, and E = W - B opened. An inference opens Z = X - A under a fresh A, and
-X W = Z W + A E + A B: the dealer gives shares of A B, a party computes its share of A E ahead of time and
-of Z W online. Linear layers that read the same X share its one opening.
+X W = Z W + A E + A B: the dealer gives shares of A B, the provider adds this party's share of A E ahead of
+time, and Z W is left for the online phase. Linear layers that read the same X share its one opening.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class MaskedWeight:
 
 @dataclass
 class Reading:
-    """An activation that has been opened: what its followers need to finish their products."""
+    """An activation that has been opened, and this party's shares of A E + A B by the weights' numbers: what
+    its followers need to finish their products."""
 
     public: torch.Tensor
     bits: int
@@ -52,6 +53,7 @@ def mask_weight(node: Node, share: torch.Tensor, bits: int, wanted: int | None =
     with communicator().ledger.scope("setup", node.layer, node.module, node.op):
         share = truncated_locally(share, bits, wanted)
         (difference,), _ = opened(recipe, [share])
+        provider().weight_opened(difference)
     return MaskedWeight(share, difference, provider().last, wanted)
 
 
@@ -81,11 +83,7 @@ def read(
         public[0] >>= scale
     mask, *products = tuples[1:] if how.shift else tuples
     more = [] if scale is None else [mask, products.pop()]
-    with communicator().ledger.offline():
-        prepared = {
-            weight.number: matmul(mask, weight.difference) + product
-            for weight, product in zip(weights, products, strict=True)
-        }
+    prepared = {weight.number: product for weight, product in zip(weights, products, strict=True)}
     return Reading(public, bits, prepared), more
 
 

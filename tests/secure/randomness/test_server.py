@@ -15,6 +15,7 @@ from mpcbench.errors import PeerError
 from mpcbench.secure.communicator import LinkCommunicator
 from mpcbench.secure.dealt import DealerProvider
 from mpcbench.secure.randomness import server
+from mpcbench.secure.randomness.linear import Linear, WeightMask
 from mpcbench.secure.randomness.server import serve, welcome
 from mpcbench.secure.randomness.stock import Product, Square
 from tests.secure.links import links, outcomes, together
@@ -105,6 +106,27 @@ def test_what_was_dealt_ahead_is_expanded_ahead_and_handed_out_without_the_peer(
             assert all(dealt.shares is not None for dealt in provider._ahead)
         ((r0, s0), _), ((r1, s1), _) = (_ask(provider, *RECIPES) for provider in pair)
         assert ((r0 + r1) ** 2).equal(s0 + s1)
+
+
+@pytest.mark.parametrize("shift", [0, 7])
+def test_products_with_opened_weights_are_added_when_tuples_are_expanded(shift: int) -> None:
+    """Ahead of time from the second inference on, in line for an opening that is made again."""
+    product = Linear(size=(2, 3), weights=(0,), columns=(4,), shift=shift)
+    difference = torch.arange(12).reshape(3, 4) << 40
+    with dealer() as (first, second, _), _providers(first, second) as pair:
+        ((mask0,),), ((mask1,),) = _both(pair, WeightMask(size=(3, 4)))
+        for provider in pair:
+            provider.weight_opened(difference)
+        for ahead in (False, True):
+            for provider in pair:
+                provider.prepare()
+                assert [dealt.shares is not None for dealt in provider._ahead] == [True] * ahead
+                held = [dealt.shares[-1] for dealt in provider._ahead]
+                assert len(held) == ahead
+            for again in (False, True):
+                (mine,), (theirs,) = _both(pair, product, again=again)
+                a = mine[bool(shift)] + theirs[bool(shift)]
+                assert torch.equal(mine[-1] + theirs[-1], a @ (mask0 + mask1 + difference))
 
 
 def test_request_beyond_the_plan_is_made_in_line() -> None:
