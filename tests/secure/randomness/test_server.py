@@ -120,11 +120,12 @@ def test_products_with_opened_weights_are_added_when_tuples_are_expanded(shift: 
         for ahead in (False, True):
             for provider in pair:
                 provider.prepare()
-                assert [dealt.shares is not None for dealt in provider._ahead] == [True] * ahead
-                held = [dealt.shares[-1] for dealt in provider._ahead]
-                assert len(held) == ahead
+            held = [dealt.shares[-1].clone() for provider in pair for dealt in provider._ahead]
+            assert len(held) == 2 * ahead
             for again in (False, True):
                 (mine,), (theirs,) = _both(pair, product, again=again)
+                if ahead and not again:
+                    assert torch.equal(mine[-1], held[0]) and torch.equal(theirs[-1], held[1])
                 a = mine[bool(shift)] + theirs[bool(shift)]
                 assert torch.equal(mine[-1] + theirs[-1], a @ (mask0 + mask1 + difference))
 
