@@ -38,6 +38,9 @@ class Line(BaseModel):
     tuples: dict[str, int]
     dealt_bytes: int = 0
     unseeded_bytes: int = 0
+    cut_locally: int = 0
+    cut_failures: float = 0.0
+    cut_failures_per_unit: float = 0.0
 
     @property
     def scope(self) -> tuple:
@@ -103,6 +106,11 @@ class PartyResult(BaseModel):
     stored_bytes: tuple[int, int] = (0, 0)
     fixed_seeds: int = 0
     later: list[StepResult] = []
+
+    def cuts(self) -> list[Line]:
+        """The lines that hold values which each party cut on its own, of set-up and of one inference."""
+        lines = [*self.setup, *self.lines]
+        return [line for line in lines if line.cut_locally and line.operator != REPETITION]
 
 
 Pair = tuple[PartyResult, PartyResult]

@@ -134,8 +134,8 @@ def measure(
     if outcome.logits is not None:
         agreed = _agreement(outcome, plain, checkpoint, original, settings.context)
         truncation = truncations(
-            shares, checkpoint, settings.context, ledger, settings.protocol.fixed_point.fraction_bits,
-            settings.protocol.operators, outcome.logits, plain,
+            shares, checkpoint, settings.context, ledger, outcome.results[0].cuts(),
+            settings.protocol.fixed_point.fraction_bits, settings.protocol.operators, outcome.logits, plain,
         )  # fmt: skip
     return record(
         outcome,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from mpcbench.checkpoints import Checkpoint
 from mpcbench.graph.interpreter import PlaintextInterpreter
 from mpcbench.graph.secure_graph import Node, SecureGraph
+from mpcbench.parties.result import Line
 from mpcbench.pipeline.check import run_in_plaintext
 from mpcbench.records.schema import REPETITION, Entry, Ledger, Truncation
 from mpcbench.secure.operators import Operator
@@ -22,20 +23,25 @@ Place = tuple[str, str]
 
 
 def truncations(
-    shares: Path, checkpoint: Checkpoint, tokens: torch.Tensor, ledger: Ledger, fraction_bits: int,
-    operators: Mapping[str, Operator], logits: torch.Tensor, plain_logits: torch.Tensor,
+    shares: Path, checkpoint: Checkpoint, tokens: torch.Tensor, ledger: Ledger, cuts: Sequence[Line],
+    fraction_bits: int, operators: Mapping[str, Operator], logits: torch.Tensor, plain_logits: torch.Tensor,
 ) -> Truncation:  # fmt: skip
     """For the record of a run with ``tokens`` (1, S): expected failures, and those observed.
 
     A party that cuts its own share of a product v fails with probability |v| 2^(2f - 64) (SecureML, S&P
-    2017, theorem 1). The mean of |v| is that of the operator's output in plaintext, and one at least, which
-    stands for the products inside CrypTen's approximations. logits, plain_logits: (V,), of both runs.
+    2017, theorem 1). ``cuts`` are the lines of what our operators cut so. CrypTen cuts its products of shared
+    values, counted by their tuples; products with public numbers inside its approximations are left out.
+    Where no magnitude was entered, the mean of |v| is that of the operator's output in plaintext, and one at
+    least, which stands for the products inside CrypTen's approximations. logits, plain_logits: (V,), of both.
     """
     entries = [*ledger.offline.entries, *ledger.online.entries]
     means: Mapping[Place, float] = {}
-    if expected(entries, means, fraction_bits, operators)[0]:  # else there is nothing to weigh
+    unweighed = [line for line in cuts if line.cut_failures_per_unit]
+    if (
+        unweighed or expected(entries, (), means, fraction_bits, operators)[0]
+    ):  # else there is nothing to weigh
         means = run_in_plaintext(shares, checkpoint, tokens, _Sizes).means
-    count, failures = expected(entries, means, fraction_bits, operators)
+    count, failures = expected(entries, cuts, means, fraction_bits, operators)
     far = int(((logits.double() - plain_logits.double()).abs() > FAR).sum())
     again = sum(entry.rounds for entry in ledger.online.entries if entry.operator == REPETITION)
     return Truncation(
@@ -55,10 +61,10 @@ def far_note(truncation: Truncation | None) -> list[str]:
 
 
 def expected(
-    entries: Iterable[Entry], means: Mapping[Place, float], fraction_bits: int,
+    entries: Iterable[Entry], cuts: Iterable[Line], means: Mapping[Place, float], fraction_bits: int,
     operators: Mapping[str, Operator],
 ) -> tuple[int, float]:  # fmt: skip
-    """Products that were cut locally in one inference, and how many of these cuts are expected to fail.
+    """Values that were cut locally in one inference, and how many of these cuts are expected to fail.
 
     means: of the absolute output, by place.
     """
@@ -66,10 +72,17 @@ def expected(
     for entry in entries:
         if entry.operator not in operators:
             continue
-        cut = sum(entry.tuples.get(kind, 0) for kind in operators[entry.operator].cuts_locally)
-        count += cut
-        failures += cut * max(1.0, means.get((entry.module, entry.operator), 1.0))
-    return count, failures * 2.0 ** (2 * fraction_bits - 64)
+        products = sum(entry.tuples.get(kind, 0) for kind in operators[entry.operator].cuts_locally)
+        count += products
+        failures += products * 2.0 ** (2 * fraction_bits - 64) * _weight(means, entry)
+    for line in cuts:
+        count += line.cut_locally
+        failures += line.cut_failures_per_unit * _weight(means, line) + line.cut_failures
+    return count, failures
+
+
+def _weight(means: Mapping[Place, float], at: Entry | Line) -> float:
+    return max(1.0, means.get((at.module, at.operator), 1.0))
 
 
 class _Sizes(PlaintextInterpreter):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from mpcbench.compat import import_crypten
+from mpcbench.cost.declared import RING_BITS
 from mpcbench.secure.guard import Guard
 from mpcbench.secure.ledger import Ledger
 from mpcbench.secure.packing import joined, packed, rounded_down
@@ -56,14 +57,21 @@ class LinkCommunicator(Communicator):
         opened = [_combine(mine, other, op) for mine, other in zip(tensors, theirs, strict=True)]
         return opened if batched else opened[0]
 
-    def open_high(self, shares: Sequence[torch.Tensor], widths: Sequence[int]) -> list[torch.Tensor]:
-        """Open int64 shares in one round, sending so many of the highest bytes of each element.
+    def open_high(
+        self, values: Sequence[torch.Tensor], masks: Sequence[torch.Tensor], widths: Sequence[int]
+    ) -> list[torch.Tensor]:
+        """Open int64 shares, less their masks, in one round: so many of the highest bytes of each element.
 
-        Both parties' shares are rounded down to those bytes: each sum, modulo 2^64, is less by up to two of
-        their units, and its other bytes are zero.
+        A mask of fewer bits than the ring is taken off the highest ones. Both parties' shares are rounded
+        down to the bytes that are sent: each sum, modulo 2^64, is less by up to two of their units, and its
+        other bytes are zero.
         """
-        self.guard.opening([share.shape for share in shares])
-        pairs = list(zip(shares, widths, strict=True))
+        bits = self.guard.opening_under(values, masks, [8 * width for width in widths])
+        hidden = [
+            value - (mask << RING_BITS - held if held < RING_BITS else mask)
+            for value, mask, held in zip(values, masks, bits, strict=True)
+        ]
+        pairs = list(zip(hidden, widths, strict=True))
         theirs = self._exchange([s if w == BYTES_PER_ELEMENT else packed(s, w) for s, w in pairs])
         return [
             _combine(share, other, ReduceOp.SUM) if width == BYTES_PER_ELEMENT

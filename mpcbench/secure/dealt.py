@@ -1,11 +1,11 @@
 """The provider of a party that has a dealer: seeds expanded here, corrections fetched from the dealer.
 
 The first inference asks as it goes and writes down what it asked for. Later ones of the same name are the
-same, so their corrections are fetched and their seeds expanded before they start: the offline phase then
-really is over when the online phase begins. What an inference needs beyond its plan, it asks for in line,
-and both parties go on together: else one would already be sending while the other still waits for its
-dealer, and delays of the link would hide in the offline phase. The steps of a generation have names of their
-own, because what they need grows with the cache.
+same, so their corrections are fetched, their seeds expanded, and the products of masks with opened weights
+added, before they start: the offline phase then really is over when the online phase begins. What an
+inference needs beyond its plan, it asks for in line, and both parties go on together: else one would already
+be sending while the other still waits for its dealer, and delays of the link would hide in the offline phase.
+The steps of a generation have names of their own, because what they need grows with the cache.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class FromDealer(Provider):
         """With this party's shares, from its seed and what it has received."""
         if dealt.shares is None:
             rank = self.communicator.get_rank()
-            dealt.shares = shares(rank, self._seed, dealt.number, dealt.recipe, dealt.received)
+            made = shares(rank, self._seed, dealt.number, dealt.recipe, dealt.received)
+            dealt.shares = self._finished(dealt.recipe, made)
         return dealt
 
     def _taken(self, dealt: Dealt) -> list[torch.Tensor]:

@@ -48,9 +48,8 @@ def evaluate(
     """Shares (n,) of x -> shares of f(x) with ``trig_bits + public_bits`` fraction bits; one round."""
     recipe = Trig(size=(share.numel(),), harmonics=series.harmonics, trig_bits=trig_bits)
     mask, cosines, sines = provider().request(recipe)
-    unsent = RING_BITS - PHASE_BITS
-    hidden = plus(phase_of(share, bits, series), (1 << unsent) - 1) - (mask << unsent)
-    (public,) = communicator().open_high([hidden], [PHASE_BYTES])
+    rounded = plus(phase_of(share, bits, series), (1 << RING_BITS - PHASE_BITS) - 1)
+    (public,) = communicator().open_high([rounded], [mask], [PHASE_BYTES])
     return combined(public, cosines, sines, RING_BITS, series, trig_bits, public_bits)
 
 

@@ -38,6 +38,9 @@ class Tally:
     tuples: Counter[str] = field(default_factory=Counter)
     dealt_bytes: int = 0
     unseeded_bytes: int = 0
+    cut_locally: int = 0
+    cut_failures: float = 0.0
+    cut_failures_per_unit: float = 0.0
 
     def add(self, other: Tally) -> None:
         """Enter all that another tally holds."""
@@ -49,6 +52,9 @@ class Tally:
         self.tuples += other.tuples
         self.dealt_bytes += other.dealt_bytes
         self.unseeded_bytes += other.unseeded_bytes
+        self.cut_locally += other.cut_locally
+        self.cut_failures += other.cut_failures
+        self.cut_failures_per_unit += other.cut_failures_per_unit
 
     def as_json(self) -> dict:
         """Plain data, for the other party."""
@@ -125,6 +131,19 @@ class Ledger:
         tally.tuples[kind] += count
         tally.dealt_bytes += dealt
         tally.unseeded_bytes += unseeded
+
+    def cut_locally(self, elements: int, bits: int, size: float | None = None) -> None:
+        """Enter elements with ``bits`` fraction bits that each party cuts on its own, unchecked.
+
+        ``size``: their largest magnitude; None where it is that of what the operator puts out, which is not
+        known yet. One fails with probability size 2^(bits - 64) (SecureML, S&P 2017, theorem 1).
+        """
+        tally = self._tally(self._top())
+        tally.cut_locally += elements
+        if size is None:
+            tally.cut_failures_per_unit += elements * 2.0 ** (bits - 64)
+        else:
+            tally.cut_failures += elements * size * 2.0 ** (bits - 64)
 
     def at_risk(self, chance: float) -> None:
         """Enter the probability with which the opening that follows has to be made again."""

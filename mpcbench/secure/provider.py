@@ -16,6 +16,7 @@ from mpcbench.compat import import_crypten
 from mpcbench.secure.communicator import BYTES_PER_ELEMENT, LinkCommunicator
 from mpcbench.secure.randomness.dealing import correction
 from mpcbench.secure.randomness.dealing import shares as expand
+from mpcbench.secure.randomness.linear import Linear
 from mpcbench.secure.randomness.prg import fresh_seed
 from mpcbench.secure.randomness.recipe import Kept, Recipe
 from mpcbench.secure.randomness.stock import And, Bit, Product, Square
@@ -40,25 +41,42 @@ class Provider(TupleProvider):
         super().__init__()
         self.communicator = communicator
         self.requests = 0
+        self._differences: dict[int, torch.Tensor] = {}
 
     def request(self, recipe: Recipe, again: bool = False) -> list[torch.Tensor]:
-        """This party's shares of a fresh tuple, masks first.
+        """This party's shares of a fresh tuple, masks first. Those of a linear layer's products A B come with
+        A E added, see :meth:`weight_opened`.
 
         ``again`` marks a request that no plan foresees, because the opening before has to be repeated.
         """
+        shares = self._entered(recipe, again)
+        self.communicator.guard.issue(shares[: len(recipe.masks())], recipe.mask_bits)
+        return shares
+
+    def _entered(self, recipe: Recipe, again: bool = False) -> list[torch.Tensor]:
+        """The shares of a fresh tuple, entered in the ledger."""
         ledger = self.communicator.ledger
         with ledger.offline():
             values = BYTES_PER_ELEMENT * recipe.value_words()
             dealt = values if self.communicator.get_rank() == self.CORRECTED else 0
             unseeded = values + recipe.mask_bytes()
             ledger.tuples(recipe.name, recipe.count(), dealt, unseeded)
-            self.communicator.guard.issue(recipe.masks())
             return self._shares(recipe, again)
 
     @property
     def last(self) -> int:
         """The number of the latest request, by which later ones name the masks that it made."""
         return self.requests - 1
+
+    def weight_opened(self, difference: torch.Tensor) -> None:
+        """E = W - B is open for the mask B of the latest request. No input is needed for A E, so that it is
+        part of what a later request for A B gets, ahead of time where that is."""
+        self._differences[self.last] = difference
+
+    def _finished(self, recipe: Recipe, shares: list[torch.Tensor]) -> list[torch.Tensor]:
+        if isinstance(recipe, Linear):
+            recipe.finish(shares, self._differences)
+        return shares
 
     def prepare(self, what: str = "inference") -> None:
         """Get ahead of time what ``what``, which comes next, needs, where that is possible."""
@@ -80,28 +98,34 @@ class Provider(TupleProvider):
 
     # What CrypTen's protocols call.
 
+    def _for_crypten(self, recipe: Recipe) -> list[torch.Tensor]:
+        """As :meth:`request`, for openings that do not say which masks they subtract."""
+        shares = self._entered(recipe)
+        self.communicator.guard.issue_shapes(recipe.masks())
+        return shares
+
     def generate_additive_triple(
         self, size0: Shape, size1: Shape, op: str, device: object = None
     ) -> tuple[ArithmeticSharedTensor, ...]:
         """Shares of a, b and op(a, b) for uniform a, b; ``op`` is ``mul`` or ``matmul``."""
         recipe = Product(op=op, left=tuple(size0), right=tuple(size1))
-        return tuple(_arithmetic(share) for share in self.request(recipe))
+        return tuple(_arithmetic(share) for share in self._for_crypten(recipe))
 
     def square(self, size: Shape, device: object = None) -> tuple[ArithmeticSharedTensor, ...]:
         """Shares of r and r² for uniform r."""
-        return tuple(_arithmetic(share) for share in self.request(Square(size=tuple(size))))
+        return tuple(_arithmetic(share) for share in self._for_crypten(Square(size=tuple(size))))
 
     def generate_binary_triple(
         self, size0: Shape, size1: Shape, device: object = None
     ) -> tuple[BinarySharedTensor, ...]:
         """Exclusive-or shares of a, b and a & b for uniform 64-bit words a, b."""
-        return tuple(_binary(s) for s in self.request(And(left=tuple(size0), right=tuple(size1))))
+        return tuple(_binary(s) for s in self._for_crypten(And(left=tuple(size0), right=tuple(size1))))
 
     def B2A_rng(
         self, size: Shape, device: object = None
     ) -> tuple[ArithmeticSharedTensor, BinarySharedTensor]:
         """Arithmetic and exclusive-or shares of the same uniform bits."""
-        bits, same = self.request(Bit(size=tuple(size)))
+        bits, same = self._for_crypten(Bit(size=tuple(size)))
         return _arithmetic(same), _binary(bits)
 
 
@@ -125,6 +149,9 @@ class FirstPartyProvider(Provider):
         self._kept = Kept()
 
     def _shares(self, recipe: Recipe, again: bool) -> list[torch.Tensor]:
+        return self._finished(recipe, self._made(recipe))
+
+    def _made(self, recipe: Recipe) -> list[torch.Tensor]:
         number, self.requests = self.requests, self.requests + 1
         common = self.communicator.common_seed
         if self.communicator.get_rank() == 1:

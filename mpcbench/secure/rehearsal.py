@@ -47,6 +47,9 @@ def rehearse(graph: SecureGraph, protocol: Protocol, tokens: int) -> Demand:
         install(communicator, recorder, protocol.fixed_point.fraction_bits, {})
     interpreter = SecureInterpreter(_empty(graph, protocol), protocol, communicator)
     setup = recorder.take()
+    if communicator.ledger.risks.total():
+        # What is dealt for all inferences depends on its masks, so that no spare could take their place.
+        raise RuntimeError("something that is opened at set-up may have to be opened again")
     interpreter.infer(None, tokens)
     return Demand(setup, *_with_spares(recorder, communicator.ledger.risks))
 

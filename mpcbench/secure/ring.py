@@ -47,11 +47,14 @@ def matmul(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return product.reshape(*left.shape[:-1], right.shape[-1])
 
 
-def truncated_locally(share: torch.Tensor, bits: int) -> torch.Tensor:
-    """Each party cuts its own share by ``bits`` bits (SecureML, S&P 2017, section 4.1).
+def truncated_locally(share: torch.Tensor, bits: int, wanted: int, size: float | None = None) -> torch.Tensor:
+    """Each party cuts its own share from ``bits`` to ``wanted`` fraction bits (SecureML, S&P 2017, 4.1).
 
-    Wrong by 2^(64 - bits) with probability |v| 2^-64, for a value v as an integer.
+    With s bits less, wrong by 2^(64 - s) with probability |v| 2^-64, for a value v as an integer. What is cut
+    is entered in the ledger; ``size`` as there.
     """
-    if bits == 0:
+    shift = bits - wanted
+    if shift == 0:
         return share
-    return share >> bits if communicator().get_rank() == 0 else -(-share >> bits)
+    communicator().ledger.cut_locally(share.numel(), bits, size)
+    return share >> shift if communicator().get_rank() == 0 else -(-share >> shift)

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from mpcbench.distill import Texts
 from mpcbench.errors import UserError
 from mpcbench.parties.launcher import LocalRun, run_here
 from mpcbench.parties.result import merge_latency, merge_ledgers, merge_storage
+from mpcbench.pipeline.export import export
 from mpcbench.records.schema import REPETITION
 from tests.parties.conftest import TOKENS, Exported
 from tests.parties.processes import start
+from tests.tiny import tiny_texts
 
 
 def _preprocess(shares: Path, out: Path, protocol: str, *options: str) -> tuple[int, str, str]:
@@ -51,6 +54,21 @@ def test_a_run_without_a_dealer(exported: Exported, tmp_path: Path, protocol: st
     with pytest.raises(UserError, match=r"left for 1 inferences and this run has 2, .* used twice"):
         run_here(_run(exported, out, protocol, repetitions=2))
     assert len(list((out / "party1").glob("inference-*.bin"))) == 1
+
+
+def test_several_runs_open_the_rows_of_a_prefix_anew(exported: Exported, tmp_path: Path) -> None:
+    """All under the masks of the set-up that the material of every inference was made for."""
+    shares, out = tmp_path / "shares", tmp_path / "made"
+    export(exported.checkpoint, shares, "client", 16, Texts(tiny_texts(), "test", "0"), prefix=TOKENS[:, :2])
+    options = ("--tokens", str(TOKENS.shape[1]), "--inferences", "2", "--json")
+    code, _, errors = _preprocess(shares, out, "frontier", *options)
+    assert code == 0, errors
+    runs = [
+        run_here(LocalRun(shares, "frontier", TOKENS, repetitions=1, warmups=0, threads=1, material=material))
+        for material in (out, out, None)
+    ]
+    for run in runs[:2]:
+        assert (run.logits - runs[2].logits).abs().max() < 0.05
 
 
 def _planned(ledger) -> dict[str, list[int]]:

@@ -16,7 +16,7 @@ from mpcbench.parties.result import (
     merge_ledgers,
     merge_openings,
 )
-from mpcbench.records.schema import PartyInfo
+from mpcbench.records.schema import REPETITION, PartyInfo
 from mpcbench.secure.transport import MAX_CONTROL_BYTES
 
 
@@ -166,3 +166,10 @@ def test_largest_report_fits_into_a_control_message() -> None:
         0, lines=lines, warmup_seconds=[1 / 3] * 10_000, inferences=[inference] * 10_000
     )  # fmt: skip
     assert len(json.dumps(report.model_dump())) < MAX_CONTROL_BYTES / 2
+
+
+def test_cuts_are_those_of_setup_and_inference_but_not_of_attempts_that_were_given_up() -> None:
+    cut, setup = _line(cut_locally=5), _line(phase="setup", cut_locally=3)
+    given_up = _line(operator=REPETITION, cut_locally=5)
+    report = _result(0, setup=[setup, _line(phase="setup")], lines=[*_lines(), cut, given_up])
+    assert report.cuts() == [setup, cut]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from mpcbench.parties.result import Line
 from mpcbench.pipeline.truncation import FAR, expected, far_note
 from mpcbench.records.schema import Entry, Truncation
 from mpcbench.secure.protocol import load_protocol
@@ -14,13 +15,20 @@ def entry(operator: str, module: str = "layers.0.mlp", **tuples: int) -> Entry:
     )  # fmt: skip
 
 
+def line(operator: str, module: str, **cuts: float) -> Line:
+    return Line(
+        phase="online", layer=0, module=module, operator=operator, calls=1, bytes_sent=0, rounds=1,
+        seconds=0.0, wait_seconds=0.0, tuples={}, **cuts,
+    )  # fmt: skip
+
+
 def test_each_product_fails_with_its_magnitude_over_the_ring() -> None:
     operators = load_protocol("crypten").operators
     entries = [
         entry("linear", "a", matmul_triple=100),
         entry("swiglu", "b", mul_triple=40, square=60, binary_triple=10**9, bit=10**9),
     ]
-    count, failures = expected(entries, {("a", "linear"): 8.0, ("b", "swiglu"): 0.1}, 16, operators)
+    count, failures = expected(entries, (), {("a", "linear"): 8.0, ("b", "swiglu"): 0.1}, 16, operators)
     assert count == 200
     assert failures == pytest.approx((100 * 8 + 100 * 1) / 2**32)
 
@@ -28,18 +36,26 @@ def test_each_product_fails_with_its_magnitude_over_the_ring() -> None:
 def test_four_more_fraction_bits_fail_256_times_as_often() -> None:
     operators = load_protocol("crypten").operators
     entries = [entry("linear", matmul_triple=1000)]
-    few, many = (expected(entries, {}, bits, operators)[1] for bits in (12, 16))
+    few, many = (expected(entries, (), {}, bits, operators)[1] for bits in (12, 16))
     assert many == pytest.approx(256 * few)
 
 
-@pytest.mark.parametrize(("protocol", "count"), [("crypten-reuse", 1000), ("frontier", 0)])
-def test_linear_layers_cut_locally_only_where_the_opening_does_not(protocol: str, count: int) -> None:
-    operators = load_protocol(protocol).operators
-    assert expected([entry("linear", linear=1000)], {}, 16, operators)[0] == count
+def test_what_operators_enter_is_weighed_where_its_size_is_not_known() -> None:
+    operators = load_protocol("frontier").operators
+    entries = [entry("linear", "a", linear=1000), entry("argmax", mul_triple=7)]
+    lines = [
+        line("linear", "a", cut_locally=10, cut_failures_per_unit=1e-9),
+        line("rope", "b", cut_locally=20, cut_failures_per_unit=1e-9),
+        line("matmul", "c", cut_locally=30, cut_failures=1e-9),
+    ]
+    means = {("a", "linear"): 8.0, ("b", "rope"): 0.1, ("c", "matmul"): 99.0}
+    count, failures = expected(entries, lines, means, 16, operators)
+    assert count == 60
+    assert failures == pytest.approx((8 + 1 + 1) * 1e-9)
 
 
 def test_operators_outside_the_protocol_count_nothing() -> None:
-    assert expected([entry("seeds", square=5)], {}, 16, load_protocol("crypten").operators) == (0, 0.0)
+    assert expected([entry("seeds", square=5)], (), {}, 16, load_protocol("crypten").operators) == (0, 0.0)
 
 
 def test_a_run_with_a_wrong_output_says_so_and_what_to_do() -> None:

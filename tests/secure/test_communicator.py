@@ -112,7 +112,7 @@ def test_objects_cannot_be_sent(both: Both) -> None:
 
 def test_one_party_opens_to_itself_and_sends_nothing() -> None:
     with one_party() as communicator:
-        communicator.guard.issue([(2,), (2,), (2,)])
+        communicator.guard.issue_shapes([(2,), (2,), (2,)])
         x = torch.tensor([3, -4])
         opened = [communicator.all_reduce(x), *communicator.all_reduce([x], batched=True)]
         opened.append(communicator.reduce(x, dst=0))
@@ -125,13 +125,23 @@ def test_one_party_opens_to_itself_and_sends_nothing() -> None:
 
 def test_one_party_opens_high_bytes_to_itself() -> None:
     with one_party() as communicator:
-        communicator.guard.issue([(3,), (1,)])
-        high, whole = communicator.open_high([torch.tensor([3, -4, 5 << 48]), torch.tensor([7])], [2, 8])
-    assert (high.tolist(), whole.tolist()) == ([0, -(1 << 48), 5 << 48], [7])
+        masks = [torch.zeros(3, dtype=torch.int64), torch.tensor([2])]
+        communicator.guard.issue(masks, 64)
+        values = [torch.tensor([3, -4, 5 << 48]), torch.tensor([7])]
+        high, whole = communicator.open_high(values, masks, [2, 8])
+    assert (high.tolist(), whole.tolist()) == ([0, -(1 << 48), 5 << 48], [5])
+
+
+def test_a_narrow_mask_is_taken_off_the_highest_bits() -> None:
+    with one_party() as communicator:
+        masks = [torch.tensor([3, 5])]
+        communicator.guard.issue(masks, 8)
+        (opened,) = communicator.open_high([torch.tensor([9 << 56, 5 << 56 | 1 << 55])], masks, [1])
+    assert opened.tolist() == [6 << 56, 0]
 
 
 def test_opening_outside_every_scope_is_a_defect() -> None:
     communicator = LinkCommunicator()
-    communicator.guard.issue([(1,)])
+    communicator.guard.issue_shapes([(1,)])
     with pytest.raises(RuntimeError, match="outside every scope"):
         communicator.all_reduce(torch.zeros(1, dtype=torch.int64))

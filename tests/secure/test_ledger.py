@@ -129,5 +129,16 @@ def test_as_json_is_plain_data() -> None:
     assert line == {
         "phase": "online", "layer": 3, "module": "layers.3.mlp", "operator": "swiglu", "calls": 1,
         "bytes_sent": 5, "rounds": 1, "wait_seconds": 0.0, "tuples": {"bit": 4}, "dealt_bytes": 0,
-        "unseeded_bytes": 0,
+        "unseeded_bytes": 0, "cut_locally": 0, "cut_failures": 0.0, "cut_failures_per_unit": 0.0,
     }  # fmt: skip
+
+
+def test_local_cuts_are_entered_with_their_chance_of_failing() -> None:
+    ledger = Ledger()
+    with ledger.scope(*OUTER):
+        ledger.cut_locally(3, 32, 5.0)
+        ledger.cut_locally(4, 32)
+        ledger.cut_locally(1, 0, 2.0**32)
+    (tally,) = ledger.tallies.values()
+    found = (tally.cut_locally, tally.cut_failures, tally.cut_failures_per_unit)
+    assert found == (8, (15 + 1) * 2.0**-32, 4 * 2.0**-32)

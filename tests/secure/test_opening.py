@@ -2,35 +2,94 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
 
 import pytest
 import torch
 
+from mpcbench.secure.communicator import LinkCommunicator
 from mpcbench.secure.guard import UnexpectedOpening
 from mpcbench.secure.opening import Cut, Wrapped, may_have_wrapped, open_under, opened, repeated
+from mpcbench.secure.packing import packed
 from mpcbench.secure.randomness.linear import Linear
 from mpcbench.secure.randomness.prg import fresh_seed, words
+from mpcbench.secure.ring import truncated_locally
 from tests.secure.single import one_party
 
 SHIFT = 16
+WIDTHS = (6, 7)
+"""Bytes that the openings of frontier send of an element."""
 
 
-def cut_opening(values: torch.Tensor, mask: torch.Tensor, shift: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The opened difference and what both halves of it add up to, as the protocol computes them."""
-    z = values + ((1 << shift) - 1) - mask
-    return z, (z >> shift) + (mask >> shift)
+class Peer:
+    """Stands in for the link to party 1, which sends what its share ``hidden`` is rounded down to."""
+
+    peer = "party 1"
+    hidden: torch.Tensor
+
+    def exchange(self, out: Sequence[memoryview], into: Sequence[memoryview]) -> float:
+        (view,) = into
+        width = view.nbytes // self.hidden.numel()
+        sent = packed(self.hidden, width) if width < 8 else self.hidden.view(torch.uint8)
+        torch.frombuffer(view, dtype=torch.uint8).copy_(sent.reshape(-1))
+        return 0.0
 
 
-def test_error_is_at_most_one_unit_and_zero_on_average() -> None:
-    count = 1 << 18
-    values = words(fresh_seed(), 0, count) >> 24
-    _, cut = cut_opening(values, words(fresh_seed(), 1, count), SHIFT)
-    error = cut.double() - values.double() / 2.0**SHIFT
-    assert error.abs().max() < 1
-    assert abs(float(error.mean())) < 6 * 0.41 / math.sqrt(count)
-    assert float(error.std()) == pytest.approx(0.41, abs=0.01)
+class Two:
+    """Party 0 as it runs, with a party 1 that is played here; ``opened`` is the latest opened difference."""
+
+    def __init__(self, communicator: LinkCommunicator):
+        self.communicator, self.peer = communicator, Peer()
+        communicator.link = self.peer
+        usual = communicator.open_high
+
+        def recorded(*arguments: Any) -> list[torch.Tensor]:
+            public = usual(*arguments)
+            self.opened = public[0].clone()
+            return public
+
+        communicator.open_high = recorded
+
+    def open_under(self, share: torch.Tensor, hidden: torch.Tensor, cut: Cut) -> torch.Tensor:
+        """``share`` at party 0, whose share of the mask is zero, with what party 1 has after its own."""
+        self.peer.hidden = hidden
+        mask = torch.zeros_like(share)
+        self.communicator.guard.issue([mask], 64)
+        return open_under([share], [mask], [cut])[0]
+
+    def truncated_locally(self, shares: Sequence[torch.Tensor], bits: int) -> torch.Tensor:
+        """What both parties' shares add up to when each cuts its own."""
+        total = 0
+        for rank, share in enumerate(shares):
+            self.communicator.rank = rank
+            total = total + truncated_locally(share, bits, 0)
+        self.communicator.rank = 0
+        return total
+
+
+@pytest.fixture
+def two() -> Iterator[Two]:
+    with one_party() as communicator:
+        yield Two(communicator)
+
+
+@pytest.mark.parametrize(("width", "deviation"), [(8, 0.41), (7, 0.41), (6, 0.5)])
+def test_error_is_at_most_its_bound_and_zero_on_average(two: Two, width: int, deviation: float) -> None:
+    count, cut = 1 << 18, Cut(SHIFT, 2.0**39, width=width)
+    values, share = words(fresh_seed(), 0, count) >> 24, words(fresh_seed(), 0, count)
+    while True:
+        mask = words(fresh_seed(), 0, count)
+        with suppress(Wrapped):  # one attempt in 64
+            made = two.open_under(share, values - share - mask, cut) + (mask >> SHIFT)
+            break
+    error = made.double() - values.double() / 2.0**SHIFT
+    assert error.abs().max() <= 1 + 1.5 * 2.0 ** (cut.unsent - SHIFT)
+    assert abs(float(error.mean())) < 6 * deviation / math.sqrt(count)
+    assert float(error.std()) == pytest.approx(deviation, abs=0.01)
 
 
 @pytest.fixture
@@ -44,28 +103,61 @@ def one_thread() -> Iterator[None]:
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("elements", [10**8])
-def test_checked_never_fails_and_local_fails_at_its_rate(elements: int) -> None:
+def test_checked_never_fails_and_local_fails_at_its_rate(two: Two, elements: int) -> None:
     """Values of 2^46 as integers: one in 2^18 wraps. In pieces, so that it takes little memory."""
-    size, piece = 1 << 46, 1 << 17
-    bound = float(size)
+    size, piece = 1 << 46, 1 << 14
+    cuts = [Cut(SHIFT, float(size), width=width) for width in WIDTHS]
     values = torch.full((piece,), size - 1, dtype=torch.int64)
     values[::2] *= -1
     right = values >> SHIFT
-    failures = asked = unnoticed = 0
+    failures = asked = unnoticed = local = 0
     seed = fresh_seed()
     for number in range(-(-elements // piece)):
-        count = min(piece, elements - number * piece)
-        z, cut = cut_opening(values[:count], words(seed, number, count), SHIFT)
-        wrong = (cut - right[:count]).abs() > 1
-        near_edge = (z > (1 << 63) - 1 - size) | (z < -((1 << 63) - 1 - size))
+        count, cut = min(piece, elements - number * piece), cuts[number % 2]
+        share, mask = words(seed, number, 2 * count).split(count)
+        other = values[:count] - share
+        raised = False
+        try:
+            two.open_under(share, other - mask, cut)
+        except Wrapped:
+            raised = True
+        z = two.opened
+        wrong = ((z >> SHIFT) + (mask >> SHIFT) - right[:count]).abs() > 3
+        near_edge = (z > (1 << 63) - 1 - cut.reach()[2]) | (z < -((1 << 63) - 1 - cut.reach()[2]))
+        assert raised == bool(near_edge.any())
         failures += int(wrong.sum())
         asked += int(near_edge.sum())
         unnoticed += int((wrong & ~near_edge).sum())
-        assert may_have_wrapped(z, Cut(SHIFT, bound)) == bool(near_edge.any())
+        local += int(((two.truncated_locally((share, other), SHIFT) - right[:count]).abs() > 1).sum())
     assert unnoticed == 0
     expected = elements * size / 2.0**64
-    for count, mean in ((failures, expected), (asked, 2 * expected)):
-        assert abs(count - mean) < 6 * math.sqrt(mean), (failures, asked, expected)
+    for count, mean in ((failures, expected), (asked, 2 * expected), (local, expected)):
+        assert abs(count - mean) < 6 * math.sqrt(mean), (failures, asked, local, expected)
+
+
+def _signed(number: int) -> torch.Tensor:
+    return torch.tensor([(number + (1 << 63)) % (1 << 64) - (1 << 63)])
+
+
+@pytest.mark.parametrize("width", [6, 7, 8])
+def test_nothing_fails_unnoticed_at_the_edge_where_rounding_is_larger_than_the_bound(
+    two: Two, width: int
+) -> None:
+    cut, noticed = Cut(19, 1.0, width=width), 0
+    step = 1 << cut.unsent
+    points = [
+        side * ((1 << 63) - step * k) for side in (1, -1) for k in range(1, 2**21 // step, 2**15 // step or 1)
+    ]
+    for z, y, lows in itertools.product(points, (-1, 1), ((0, 0), (step - 1, step - 1))):
+        hidden = [_signed(lows[0]), _signed(z + lows[1])]
+        mask = _signed(y + cut.rounding - sum(lows) - z)
+        try:
+            made = two.open_under(hidden[0] - cut.rounding, hidden[1], cut) + (mask >> cut.shift)
+        except Wrapped:
+            noticed += 1
+            continue
+        assert abs(int(made)) <= 2, (z, y, lows)
+    assert 0 < noticed < len(points) * 4
 
 
 def _recipe() -> Linear:

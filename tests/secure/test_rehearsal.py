@@ -7,7 +7,10 @@ import math
 import pytest
 import torch
 
+from mpcbench.secure import rehearsal
+from mpcbench.secure.communicator import LinkCommunicator
 from mpcbench.secure.opening import Cut, repetition_chance
+from mpcbench.secure.protocol import load_protocol
 from mpcbench.secure.rehearsal import SHORTAGE, spares
 
 
@@ -30,8 +33,9 @@ def test_the_chance_of_a_repetition() -> None:
     """It counts checked truncations alone, and the first elements under their own bound."""
     values = [torch.zeros(2, 8), torch.zeros(4)]
     checked, first = Cut(3, 2.0**50), Cut(3, 2.0**50, first=(4, 2.0**52))
-    assert repetition_chance(values, [checked, Cut()]) == 16 * 2.0**-13
-    assert repetition_chance(values, [first, checked]) == (4 * 4 + 12 + 4) * 2.0**-13
+    assert repetition_chance(values, [checked, Cut()]) == pytest.approx(16 * 2.0**-13)
+    assert repetition_chance(values, [first, checked]) == pytest.approx((4 * 4 + 12 + 4) * 2.0**-13)
+    assert repetition_chance(values, [Cut(3, 1.0), Cut()]) == 16 * (1 + 7 + 2) * 2.0**-63
     assert repetition_chance(values, [Cut(3, 2.0**50, checked=False), Cut()]) == 0.0
     assert repetition_chance(values, [Cut(3, 2.0**62), Cut()]) == 1.0
 
@@ -45,3 +49,17 @@ def test_the_bound_holds_for_uniform_words() -> None:
     seen = sum(may_have_wrapped(z, cut) for z in words(fresh_seed(), 0, openings).split(1))
     expected = repetition_chance([torch.zeros(1)], [cut]) * openings
     assert abs(seen - expected) < 6 * math.sqrt(expected)
+
+
+def test_an_opening_at_setup_that_may_be_made_again_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Material for all inferences is made for the mask of the first attempt."""
+
+    def checking(folder: object, protocol: object, communicator: LinkCommunicator) -> None:
+        with communicator.ledger.scope("setup", 0, "m", "append"):
+            communicator.ledger.at_risk(1e-9)
+
+    monkeypatch.setattr(rehearsal, "SecureInterpreter", checking)
+    monkeypatch.setattr(rehearsal, "install", lambda *arguments: None)
+    monkeypatch.setattr(rehearsal, "_empty", lambda *arguments: None)
+    with pytest.raises(RuntimeError, match="opened at set-up may have to be opened again"):
+        rehearsal.rehearse(None, load_protocol("frontier"), 3)

@@ -111,37 +111,39 @@ def mine(rank: int, *shape: int) -> torch.Tensor:
 
 
 def _all_reduce(communicator: LinkCommunicator) -> torch.Tensor:
-    communicator.guard.issue([(3, 4)])
+    communicator.guard.issue_shapes([(3, 4)])
     return communicator.all_reduce(mine(communicator.rank, 3, 4))
 
 
 def _transposed(communicator: LinkCommunicator) -> torch.Tensor:
-    communicator.guard.issue([(4, 3)])
+    communicator.guard.issue_shapes([(4, 3)])
     return communicator.all_reduce(mine(communicator.rank, 3, 4).t())
 
 
 def _xor(communicator: LinkCommunicator) -> torch.Tensor:
-    communicator.guard.issue([(3, 4)])
+    communicator.guard.issue_shapes([(3, 4)])
     return communicator.all_reduce(mine(communicator.rank, 3, 4), op=torch.distributed.ReduceOp.BXOR)
 
 
 def _batch(communicator: LinkCommunicator) -> list[torch.Tensor]:
-    communicator.guard.issue([(2,), (5,)])
+    communicator.guard.issue_shapes([(2,), (5,)])
     return communicator.all_reduce([mine(communicator.rank, 2), mine(communicator.rank, 5)], batched=True)
 
 
 def _reduce(communicator: LinkCommunicator) -> torch.Tensor | None:
-    communicator.guard.issue([(3, 4)])
+    communicator.guard.issue_shapes([(3, 4)])
     return communicator.reduce(mine(communicator.rank, 3, 4), dst=1)
 
 
 def _high(communicator: LinkCommunicator) -> list[torch.Tensor]:
-    communicator.guard.issue([(12,), (2, 3)])
-    return communicator.open_high([mine(communicator.rank, 12), mine(communicator.rank, 2, 3)], [3, 8])
+    values = [mine(communicator.rank, 12), mine(communicator.rank, 2, 3)]
+    masks = [torch.zeros_like(value) for value in values]
+    communicator.guard.issue(masks, 64)
+    return communicator.open_high(values, masks, [3, 8])
 
 
 def _nothing(communicator: LinkCommunicator) -> torch.Tensor:
-    communicator.guard.issue([(0, 4)])
+    communicator.guard.issue_shapes([(0, 4)])
     return communicator.all_reduce(mine(communicator.rank, 0, 4))
 
 

@@ -61,7 +61,8 @@ class Operator(ABC):
     """What it measures of values that must stay below :meth:`room`."""
 
     cuts_locally: ClassVar[frozenset[str]] = frozenset({"mul_triple", "square", "matmul_triple"})
-    """Kinds of tuples whose products are truncated share by share, which can fail."""
+    """Kinds of CrypTen's tuples whose products it truncates share by share, which can fail; operators of ours
+    enter in the ledger what they cut so."""
 
     def __init__(self, params: Params, bits: int = 16):
         """``bits``: fraction bits of the protocol's numbers."""

@@ -22,11 +22,8 @@ from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.opening import Cut, opened
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.randomness.linear import CachedMatmul, CachedRows, scattered, seen_positions
-from mpcbench.secure.ring import bits_of, plus, wrap
+from mpcbench.secure.ring import bits_of, plus, rescaled, wrap
 from mpcbench.secure.substrate import communicator
-
-LARGEST = 2.0**20
-"""No key or value of a prefix is larger: what a party may know of them to check their opening."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,9 @@ class Cache:
 class Append(Operator):
     """The new rows, with the earlier ones attached as their opening left them; nothing is copied or sent.
 
-    A prefix's rows, which are weights, are opened when they are loaded: once a model, at setup.
+    A prefix's rows, which are weights, are opened when they are loaded: once a model, at setup. They are not
+    cut, so that this needs no check: what is made for all later inferences depends on the mask of that one
+    opening, which so cannot have to be made again under another.
     """
 
     name, op = "frontier.append", "append"
@@ -71,7 +70,8 @@ class Append(Operator):
     error = 1e-4
 
     class Params(Params):
-        """``input_bits``: fraction bits of a prefix's rows, those to which ``matmul`` cuts all others."""
+        """``input_bits``: fraction bits that a prefix's rows have at least; ``matmul`` cuts new ones to as
+        many as those have."""
 
         input_bits: int = Field(default=15, ge=6, le=24)
 
@@ -85,14 +85,13 @@ class Append(Operator):
 
     def load(self, node: Node, name: str, share: torch.Tensor, bits: int) -> Rows:
         rows = share.reshape(-1, *share.shape[-2:])
-        lift = max(0, self.params.input_bits - bits)
-        how = Cut(bits + lift - self.params.input_bits, 2.0 ** (bits + lift) * LARGEST)
+        wanted = max(bits, self.params.input_bits)
         recipe = CachedRows(
-            size=tuple(rows.shape), shift=how.shift, slot=node.attrs["slot"], dim=node.attrs["dim"] - 1
+            size=tuple(rows.shape), shift=0, slot=node.attrs["slot"], dim=node.attrs["dim"] - 1
         )
         with communicator().ledger.scope("setup", node.layer, node.module, node.op):
-            (public,), (_, mask) = opened(recipe, [rows << lift], [how])
-        return Rows(public, mask, self.params.input_bits)
+            (public,), (_, mask) = opened(recipe, [rescaled(rows, bits, wanted)])
+        return Rows(public, mask, wanted)
 
     def setup_cost(self, node: Node, name: str, shape: Shape) -> Cost:
         n = math.prod(shape)

@@ -12,7 +12,16 @@ from pydantic import Field
 from mpcbench.cost.declared import Cost, dealt, narrow_opening
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.evaluate import amplitudes, shared_out
-from mpcbench.secure.opening import CUT_BYTES, Cut, Wrapped, may_have_wrapped, open_under, opened, repeated
+from mpcbench.secure.opening import (
+    CUT_BYTES,
+    Cut,
+    Wrapped,
+    enter_risk,
+    may_have_wrapped,
+    open_under,
+    opened,
+    repeated,
+)
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.crypten_glu import QuadraticGLU as StockQuadraticGLU
 from mpcbench.secure.operators.crypten_glu import SwiGLU as StockSwiGLU
@@ -175,6 +184,7 @@ def _opened_whole(recipe: SwiGLURecipe, shares: list, gate: Cut, up: Cut) -> tup
     def step(again: bool) -> tuple:
         tuples = provider().request(recipe, again)
         rounded = plus(shares[0], gate.rounding)
+        enter_risk(shares[:1], [gate])
         public = open_under([rounded, shares[1]], tuples, [Cut(width=gate.width), up])
         if may_have_wrapped(public[0], gate):
             raise Wrapped

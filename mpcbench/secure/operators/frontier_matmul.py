@@ -44,8 +44,9 @@ class Matmul(Operator):
     ranges = ("left", "right")
 
     class Params(Params):
-        """``input_bits``: fraction bits to which both operands are cut; ``margin``: factor by which their
-        calibrated magnitudes may be left; ``truncation``: ``checked`` cannot fail, ``local`` can."""
+        """``input_bits``: fraction bits to which both operands are cut (rows behind a prefix's to as many as
+        those have); ``margin``: factor by which their calibrated magnitudes may be left; ``truncation``:
+        ``checked`` cannot fail, ``local`` can."""
 
         input_bits: int = Field(default=15, ge=6, le=24)
         margin: float = 2.0
@@ -75,19 +76,19 @@ class Matmul(Operator):
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         if node.attrs.get("normed"):
             inputs = [inputs[0], inputs[1].normed]
-        p = self.params
+        p, cache = self.params, getattr(inputs[1], "cache", None)
+        bits = [p.input_bits, cache.past.bits if cache and cache.past else p.input_bits]
         operands = [
-            operand(node, name, x, p.input_bits, p.margin, p.truncation == "checked")
-            for name, x in zip(("left", "right"), inputs, strict=True)
+            operand(node, name, x, wanted, p.margin, p.truncation == "checked")
+            for name, x, wanted in zip(("left", "right"), inputs, bits, strict=True)
         ]
         left, right = (each.share.reshape(-1, *each.share.shape[-2:]) for each in operands)
         cuts = [each.cut for each in operands]
-        cache = getattr(inputs[1], "cache", None)
         if cache is not None:
-            result = cached_product(node, left, right, cache, cuts, p.input_bits)
+            result = cached_product(node, left, right, cache, cuts, bits[1])
         else:
             result = self._product(node, left, right, cuts)
-        return _scaled(result.reshape(*inputs[0].size()[:-1], -1), 2 * p.input_bits, node.attrs.get("scale"))
+        return _scaled(result.reshape(*inputs[0].size()[:-1], -1), sum(bits), node.attrs.get("scale"))
 
     def room(self, node: Node) -> float:
         scale = node.attrs.get("scale") or 1.0

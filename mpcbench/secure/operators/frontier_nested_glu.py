@@ -17,7 +17,7 @@ from mpcbench.secure.operators.crypten_glu import NestedGLU as StockNestedGLU
 from mpcbench.secure.operators.crypten_glu import PolynomialGLU as StockPolynomialGLU
 from mpcbench.secure.operators.frontier_glu import OneRound
 from mpcbench.secure.operators.masked_linear import MaskedWeight, mask_cost, mask_weight
-from mpcbench.secure.operators.ranges import largest
+from mpcbench.secure.operators.ranges import largest, seen
 from mpcbench.secure.randomness.activations import NestedGLU as Recipe
 from mpcbench.secure.randomness.activations import nested_values
 from mpcbench.secure.ring import bits_of, plus, rescaled, truncated_locally, wrap
@@ -48,8 +48,7 @@ class NestedGLU(OneRound):
         if place == 0:
             return wrap(share, bits)
         if place == 1 and len(node.weights) == 3:
-            surplus = max(0, bits - self.params.input_bits)
-            return mask_weight(node, truncated_locally(share, surplus), bits - surplus)
+            return mask_weight(node, share, bits, min(bits, self.params.input_bits))
         return mask_weight(node, share, bits)
 
     def setup_cost(self, node: Node, name: str, shape: Shape) -> Cost:
@@ -121,7 +120,10 @@ class PolynomialGLU(StockPolynomialGLU):
 
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         wanted = bits_of(weights[0])
-        cut = [wrap(truncated_locally(v.share, bits_of(v) - wanted), wanted) for v in inputs]
+        cut = [
+            wrap(truncated_locally(value.share, bits_of(value), wanted, seen(node, name)), wanted)
+            for name, value in zip(("gate", "up"), inputs, strict=True)
+        ]
         return super().run(node, cut, weights)
 
 

@@ -98,9 +98,10 @@ class SumSquares(FrontierLinear):
         shift, width = bits - wanted, share.shape[1]
         share = share << lift
         # Where the first row is cut by more bits, its rounding is made zero on average as well.
-        share[0] = plus(share[0], (1 << shift + plan.scale) - (1 << shift))
+        added = (1 << shift + plan.scale) - (1 << shift)
+        share[0] = plus(share[0], added)
         bound = math.sqrt(plan.high * width) * 2.0**bits
-        first = (width, bound * 2.0**plan.scale)
+        first = (width, bound * 2.0**plan.scale + added)
         how = Cut(shift, bound, self.params.truncation == "checked", first, NORM_BYTES)
         x.reading, (mask, sums) = read(share, wanted, how, weights, plan.scale)
         public = x.reading.public

@@ -12,6 +12,7 @@ from mpcbench.graph.interpreter import rope_tables
 from mpcbench.graph.secure_graph import Node
 from mpcbench.secure.operators.base import Operator, Sample, Shape
 from mpcbench.secure.ring import bits_of, wrap
+from mpcbench.secure.substrate import communicator
 
 
 class _Local(Operator):
@@ -126,6 +127,7 @@ class Rope(_Local):
         cos, sin = rope_tables(weights[0], x.size(-2), node.attrs["scale"], node.attrs.get("start", 0))
         half = x.size(-1) // 2
         turned = type(x).cat([-x[..., half:], x[..., :half]], dim=-1)
+        communicator().ledger.cut_locally(2 * x.nelement(), 2 * bits_of(x))
         return x * cos + turned * sin
 
 

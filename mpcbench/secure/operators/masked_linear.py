@@ -1,8 +1,8 @@
 """Products with weights whose masks are opened once, at setup: one opening of the activation is left.
 
 B is drawn once for a weight W, and E = W - B opened. An inference opens Z = X - A under a fresh A, and
-X W = Z W + A E + A B: the dealer gives shares of A B, a party computes its share of A E ahead of time and
-of Z W online. Linear layers that read the same X share its one opening.
+X W = Z W + A E + A B: the dealer gives shares of A B, the provider adds this party's share of A E ahead of
+time, and Z W is left for the online phase. Linear layers that read the same X share its one opening.
 """
 
 from __future__ import annotations
@@ -39,19 +39,22 @@ class MaskedWeight:
 
 @dataclass
 class Reading:
-    """An activation that has been opened: what its followers need to finish their products."""
+    """An activation that has been opened, and this party's shares of A E + A B by the weights' numbers: what
+    its followers need to finish their products."""
 
     public: torch.Tensor
     bits: int
     prepared: dict[int, torch.Tensor]
 
 
-def mask_weight(node: Node, share: torch.Tensor, bits: int) -> MaskedWeight:
-    """Draw B and open W - B, entered as the node's setup."""
-    recipe = WeightMask(size=tuple(share.shape))
+def mask_weight(node: Node, share: torch.Tensor, bits: int, wanted: int | None = None) -> MaskedWeight:
+    """Draw B and open W - B, entered as the node's setup; ``wanted``: fraction bits to cut W to, locally."""
+    recipe, wanted = WeightMask(size=tuple(share.shape)), bits if wanted is None else wanted
     with communicator().ledger.scope("setup", node.layer, node.module, node.op):
+        share = truncated_locally(share, bits, wanted)
         (difference,), _ = opened(recipe, [share])
-    return MaskedWeight(share, difference, provider().last, bits)
+        provider().weight_opened(difference)
+    return MaskedWeight(share, difference, provider().last, wanted)
 
 
 def mask_cost(elements: int) -> Cost:
@@ -80,11 +83,7 @@ def read(
         public[0] >>= scale
     mask, *products = tuples[1:] if how.shift else tuples
     more = [] if scale is None else [mask, products.pop()]
-    with communicator().ledger.offline():
-        prepared = {
-            weight.number: matmul(mask, weight.difference) + product
-            for weight, product in zip(weights, products, strict=True)
-        }
+    prepared = {weight.number: product for weight, product in zip(weights, products, strict=True)}
     return Reading(public, bits, prepared), more
 
 
@@ -96,7 +95,6 @@ class ReuseLinear(Operator):
     domain = "|y| < 2^15; fails with probability |y| 2^(2f-64) an element (local truncation)"
     error = 2e-3
     groups_linears = True
-    cuts_locally = Operator.cuts_locally | {"linear"}
     opened_bytes: ClassVar[int] = RING_BYTES
     """Bytes a party sends of every element of the input."""
 
@@ -153,7 +151,7 @@ class ReuseLinear(Operator):
     ) -> tuple[torch.Tensor, int]:
         """Truncate, then add the bias."""
         wanted = weights[0].bits
-        y = truncated_locally(y, bits - wanted)
+        y = truncated_locally(y, bits, wanted)
         has_bias = node.attrs.get("own", len(weights)) > 1
         return (y + weights[1].share if has_bias else y), wanted
 
@@ -165,7 +163,6 @@ class FrontierLinear(ReuseLinear):
     source = "Beaver (CRYPTO 1991) with a fixed operand; truncation with the opening: secure/opening.py"
     domain = "|x| within calibration times margin; |y| < 2^(63 - input_bits - f)"
     error = 1e-3
-    cuts_locally = frozenset()
     opened_bytes = CUT_BYTES
     ranges = ("input",)
 

@@ -195,7 +195,7 @@ class FourierSwiGLU(StockGLU):
         beyond = crypten.stack([gate + self.params.cut, self.params.cut - gate])._ltz()
         below, above = beyond[0], beyond[1]
         made = evaluate(gate.share.reshape(-1), bits, series, TRIG_BITS, PUBLIC_BITS)
-        share = truncated_locally(made, TRIG_BITS + PUBLIC_BITS - bits).reshape(gate.size())
+        share = truncated_locally(made, TRIG_BITS + PUBLIC_BITS, bits, size=1.0).reshape(gate.size())
         inside = wrap(share, bits) + 0.5
         sigmoid = inside * (1 - below - above) + above
         return gate * sigmoid * up

@@ -28,6 +28,12 @@ def magnitude(node: Node, name: str) -> float:
     return max(abs(value) for value in span(node, name))
 
 
+def seen(node: Node, name: str) -> float | None:
+    """The largest absolute value seen at any position; None where calibration saw nothing."""
+    ranges = node.attrs.get("range", {})
+    return largest(node, name) if {name, f"{name}_first"} & ranges.keys() else None
+
+
 def largest(node: Node, name: str) -> float:
     """The largest absolute value seen at any position."""
     names = [found for found in (name, f"{name}_first") if found in node.attrs.get("range", {})] or [name]

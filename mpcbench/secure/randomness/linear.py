@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -65,6 +66,13 @@ class Linear(Recipe):
         if [product.shape[1] for product in products] != list(self.columns):
             raise ValueError("the masks of the weights have other shapes")
         return [cut] * bool(self.shift) + products + [(cut * cut).sum(1)] * self.squares
+
+    def finish(self, shares: list[torch.Tensor], differences: Mapping[int, torch.Tensor]) -> None:
+        """At a party: add A E to its shares of every A B, in place, where E = W - B is open and so are all
+        ``differences``, by the numbers of the weights."""
+        mask, *products = shares[1:] if self.shift else shares
+        for number, product in zip(self.weights, products, strict=False):
+            product += _matmul(mask, differences[number])
 
 
 class Matmul(Recipe):

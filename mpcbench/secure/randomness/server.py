@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
+from typing import NoReturn
 
 import torch
 
@@ -23,7 +24,12 @@ from mpcbench.secure.transport import Link
 
 MAX_DELAY_SECONDS = 60.0
 """The longest one-way delay that a dealer emulates because a party asks for it."""
+MAX_BANDWIDTH = 1e15
+"""The largest bandwidth, in bytes a second, likewise."""
 PARTIES = ("party 0 (model owner)", "party 1 (client)")
+WHO = "one party 0 and one party 1 must come to a dealer: give each its own --rank."
+_UNANSWERABLE = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, MemoryError)
+"""What comes of a request that no dealer can follow, whoever sent it."""
 _LAST_WORDS_SECONDS = 2.0
 _SETTING_UP, _DEALING, _IDLE = " during set-up", " in the offline phase", " in the online phase"
 
@@ -47,13 +53,13 @@ def admit(visitors: Sequence[tuple[Link, dict]]) -> tuple[Link, tuple[bytes, byt
     hellos: dict[int, dict] = {}
     links = [link for link, _ in visitors]
     for link, hello in visitors:
-        rank, version = hello.get("rank"), hello.get("version")
+        rank, version = rank_of(hello), hello.get("version")
         if version != mpcbench.__version__:
             _refuse(links, f"the dealer runs mpcbench {mpcbench.__version__}: install the same everywhere.")
         if hello.get("fixed_seeds", 0) != fixed_seeds():
             _refuse(links, "a party and the dealer take their seeds from elsewhere: fix all seeds or none.")
-        if rank not in (0, 1) or rank in ranks:
-            _refuse(links, "one party 0 and one party 1 must come to a dealer: give each its own --rank.")
+        if rank is None or rank in ranks:
+            _refuse(links, WHO)
         if link.role not in (None, f"party{rank}"):
             _refuse(links, f"party {rank} shows the certificate of {link.role}: give each its own folder.")
         link.peer = PARTIES[rank]
@@ -63,6 +69,12 @@ def admit(visitors: Sequence[tuple[Link, dict]]) -> tuple[Link, tuple[bytes, byt
         link.tell({"session": session})
         link.exchange([memoryview(seeds[rank])], [])
     return ranks[1], seeds
+
+
+def rank_of(hello: dict) -> int | None:
+    """The rank that a visitor says it has; None for what is none."""
+    rank = hello.get("rank")
+    return rank if type(rank) is int and rank in (0, 1) else None
 
 
 def _hello(link: Link, links: list[Link]) -> dict:
@@ -88,13 +100,16 @@ def _emulate(link: Link, emulated: object) -> None:
     """Slow down what this end sends as the party slows down what it sends: ``[bandwidth, delay]`` or None."""
     match emulated:
         case [None | float() | int() as bandwidth, float() | int() as delay]:
-            link.emulate(bandwidth and max(bandwidth, 1.0), min(max(delay, 0.0), MAX_DELAY_SECONDS))
+            # Comparisons with what is no number are false, and a whole number may be larger than any float.
+            if bandwidth is not None:
+                bandwidth = min(bandwidth if bandwidth >= 1.0 else 1.0, MAX_BANDWIDTH)
+            link.emulate(bandwidth, min(delay if delay > 0.0 else 0.0, MAX_DELAY_SECONDS))
 
 
-def _refuse(links: list[Link], sentence: str) -> None:
+def _refuse(links: list[Link], sentence: str) -> NoReturn:
     for link in links:
         link.fail(sentence)
-    raise PeerError(sentence)
+    raise PeerError(sentence) from None
 
 
 def serve(link: Link, seeds: tuple[bytes, bytes]) -> int:
@@ -112,14 +127,15 @@ def serve(link: Link, seeds: tuple[bytes, bytes]) -> int:
             return sent
         phase = _DEALING
         started = time.process_time()
-        for item in message.get("requests", ()):
+        requests = message.get("requests")
+        if not isinstance(requests, list):
+            _refuse([link], "the dealer cannot follow a message that holds no requests.")
+        for item in requests:
             try:
                 number, recipe = from_request(item)
                 made = correction(seeds, number, recipe, kept)
-            except (ValueError, RuntimeError) as error:
-                sentence = f"the dealer cannot follow a request ({error})."
-                link.fail(sentence)
-                raise PeerError(sentence) from None
+            except _UNANSWERABLE as error:
+                _refuse([link], f"the dealer cannot follow a request ({error}).")
             view = memoryview(made.numpy()).cast("B") if made.numel() else memoryview(b"")
             link.exchange([view], [])
             sent += view.nbytes

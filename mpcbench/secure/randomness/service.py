@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import mpcbench
 from mpcbench.errors import PeerError
-from mpcbench.secure.randomness.server import admit, serve
+from mpcbench.secure.randomness.server import WHO, admit, rank_of, serve
 from mpcbench.secure.transport import Link
 
 HELLO_SECONDS = 10.0
@@ -39,7 +39,7 @@ class Service:
     def __init__(self, server: socket.socket, accept: Callable[[], Link], say: Callable[[str], None]):
         self.server, self.accept, self.say = server, accept, say
         self.owner: Link | None = None
-        self.visitors: dict[object, tuple[Link, dict]] = {}
+        self.visitors: dict[int, tuple[Link, dict]] = {}
         self.silent: list[Link] = []
         """Have come and not yet said who they are, as a party that waits for the other one."""
         self.runs = 0
@@ -94,7 +94,11 @@ class Service:
         if hello.get("attend"):
             self._attend(link, hello)
             return
-        rank = hello.get("rank")
+        rank = rank_of(hello)
+        if rank is None:
+            link.fail(WHO)
+            link.close()
+            return
         if rank in self.visitors:
             self.visitors.pop(rank)[0].close()  # of a run that has failed
         self.visitors[rank] = (link, hello)

@@ -10,9 +10,12 @@ import torch
 
 from mpcbench.graph.interpreter import causal_mask
 from mpcbench.graph.secure_graph import Node
+from mpcbench.secure import opening
 from mpcbench.secure.ledger import Ledger
 from mpcbench.secure.operators import REGISTRY
+from mpcbench.secure.ring import bits_of, wrap
 from tests.secure.pair import run_pair
+from tests.secure.single import one_party
 
 LENGTHS = (4, 1, 1, 2)
 """Tokens of every step."""
@@ -111,3 +114,41 @@ def test_a_step_costs_what_its_new_rows_cost(reports):
     # One token: three groups of queries and one key in each of two heads are opened, whatever is cached.
     sent = [party[step]["scores"]["measured"][0] for party in reports for step in (1, 2)]
     assert set(sent) == {6 * HEADS * (GROUPS + 1) * WIDTH}
+
+
+PREFIX = 3
+
+
+@pytest.mark.parametrize(("node", "dim"), [(KEYS, 3), (VALUES, 2)])
+@pytest.mark.parametrize("input_bits", [15, 18])
+def test_rows_of_a_prefix_are_opened_without_a_check_and_multiply_as_others(
+    monkeypatch: pytest.MonkeyPatch, node: Node, dim: int, input_bits: int
+) -> None:
+    """Whatever the mask is: material is made for the mask of that opening and no other."""
+    append, matmul = REGISTRY["frontier.append"], REGISTRY["frontier.matmul"]
+    append, matmul = (
+        append(append.Params(input_bits=input_bits)),
+        matmul(matmul.Params(input_bits=input_bits)),
+    )
+    left, fresh = _inputs(0)[node.name]
+    shape = [*fresh.shape]
+    shape[dim] = PREFIX
+    prefix = _random(9, *shape) * 3
+    if dim == 2:
+        left = torch.cat([_random(8, *left.shape[:3], PREFIX), left], 3)
+    share = (prefix.double() * 2.0**16).round().long()
+    with one_party() as communicator:
+        with monkeypatch.context() as refusing:
+            refusing.setattr(opening, "may_have_wrapped", lambda z, cut: bool(cut.shift))
+            at_setup = replace(node, attrs={"slot": node.attrs["slot"], "dim": dim})
+            rows = append.load(at_setup, "prefix", share, 16)
+        assert communicator.ledger.risks.total() == 0.0
+        wanted = max(16, input_bits)
+        assert rows.bits == wanted
+        assert torch.equal(rows.public + rows.mask, share.flatten(0, 1) << wanted - 16)
+        values = [wrap((x.double() * 2.0**34).round().long(), 34) for x in (left, fresh)]
+        joined = append.run(Node("a", "append", attrs={"dim": dim}), [None, values[1]], [rows])
+        made = matmul.run(replace(node, attrs={**node.attrs, "past": PREFIX}), [values[0], joined], [])
+    value = made.share.double() * 2.0 ** -bits_of(made)
+    expected = left.double() @ torch.cat([prefix, fresh], dim).double()
+    assert (value - expected).abs().max() < 2e-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,10 +11,14 @@ import torch
 from mpcbench.errors import UserError
 from mpcbench.graph.interpreter import FUNCTIONS, rope_tables, rotated
 from mpcbench.graph.secure_graph import Node
+from mpcbench.secure.opening import Cut
+from mpcbench.secure.operators import frontier_normed
 from mpcbench.secure.operators.frontier_normed import NormedScores, SumSquares
 from mpcbench.secure.operators.inverse_root import layout
 from mpcbench.secure.randomness.attention import TABLE_BITS, rotation, turned
+from mpcbench.secure.ring import wrap
 from tests.secure.pair import run_pair
+from tests.secure.single import one_party
 
 TOKENS, WIDTH, DIM, SINK = 7, 24, 8, 900.0
 FREQUENCIES = 10000.0 ** (-torch.arange(0, DIM, 2) / DIM)
@@ -54,6 +59,32 @@ def _run(communicator: Any) -> dict[str, list]:
             with communicator.guard.output(name):
                 opened[name] = (value.reveal().double() / value.encoder.scale).tolist()
         return opened
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_bound_of_the_first_row_holds_what_rounding_adds_to_it(
+    monkeypatch: pytest.MonkeyPatch, sign: int
+) -> None:
+    """The whole row at one element, as large as it may be."""
+    squares, *_ = _case()
+    plan, seen = layout(squares), []
+    x = torch.zeros(1, TOKENS, WIDTH, dtype=torch.float64)
+    x[0, 0, 3] = sign * math.sqrt(plan.high * WIDTH) * 2.0**plan.scale * (1 - 2.0**-24)
+
+    class Seen(Exception):
+        pass
+
+    def read(share: torch.Tensor, bits: int, how: Cut, *others: Any) -> None:
+        seen.append((share, how))
+        raise Seen
+
+    monkeypatch.setattr(frontier_normed, "read", read)
+    with one_party(), pytest.raises(Seen):
+        SumSquares(SumSquares.Params()).run(squares, [wrap((x * 2.0**30).round().long(), 30)], [])
+    ((share, how),) = seen
+    elements, bound = how.first
+    assert elements == WIDTH and abs(int(share[0, 3])) <= bound
+    assert abs(int(share[0, 3])) > 0.999 * bound
 
 
 def test_a_sink_in_the_first_row_costs_the_others_nothing():

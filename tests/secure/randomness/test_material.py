@@ -26,6 +26,8 @@ from tests.secure.links import links, together
 MASK = WeightMask(size=(3, 4))
 PRODUCT = Product(op="matmul", left=(2, 3), right=(3, 4))
 LINEAR = Linear(size=(2, 3), weights=(0,), columns=(4,))
+DIFFERENCE = torch.arange(12).reshape(3, 4)
+"""A weight of which the mask has been taken off."""
 DEMAND = Demand((MASK,), (PRODUCT, LINEAR), (Square(size=(5,)),))
 INFERENCES = 3
 
@@ -67,9 +69,17 @@ def _both(providers: tuple[Any, Any], recipe: Any, again: bool = False) -> list[
     return [a + b for a, b in zip(first, second, strict=True)]
 
 
+def _set_up(providers: tuple[Any, Any]) -> torch.Tensor:
+    """Open a weight less the mask that is returned."""
+    (mask,) = _both(providers, MASK)
+    for provider in providers:
+        provider.weight_opened(DIFFERENCE)
+    return mask
+
+
 def test_tuples_are_right_and_fresh_and_refer_to_the_masks_of_the_setup(made: Path) -> None:
     providers = _providers(made, INFERENCES)
-    (mask,) = _both(providers, MASK)
+    mask = _set_up(providers)
     assert [provider.last for provider in providers] == [0, 0]
     seen = []
     for _ in range(INFERENCES):
@@ -78,14 +88,18 @@ def test_tuples_are_right_and_fresh_and_refer_to_the_masks_of_the_setup(made: Pa
         a, b, c = _both(providers, PRODUCT)
         r, product = _both(providers, LINEAR)
         s, square = _both(providers, DEMAND.spare[0], again=True)
-        assert torch.equal(a @ b, c) and torch.equal(r @ mask, product) and torch.equal(s * s, square)
+        assert (
+            torch.equal(a @ b, c)
+            and torch.equal(r @ (mask + DIFFERENCE), product)
+            and torch.equal(s * s, square)
+        )
         seen.append(a)
     assert len({tuple(a.flatten().tolist()) for a in seen}) == INFERENCES
 
 
 def test_bytes_and_storage(made: Path) -> None:
     providers = _providers(made)
-    _both(providers, MASK)
+    _set_up(providers)
     for provider in providers:
         provider.prepare()
     _both(providers, PRODUCT)
@@ -114,7 +128,9 @@ def test_an_inference_is_marked_before_it_is_read_and_emptied_after(made: Path, 
 
 def test_parties_skip_what_either_has_used(made: Path) -> None:
     Material(made / "party0", 0).use(1)
-    for provider in _providers(made):
+    providers = _providers(made)
+    _set_up(providers)
+    for provider in providers:
         provider.prepare()
     assert [Material(made / f"party{rank}", rank).first_unused() for rank in (0, 1)] == [3, 3]
     assert (made / "party1" / inference_file(1)).exists()
@@ -135,9 +151,9 @@ def test_folders_of_two_makings(made: Path, tmp_path: Path) -> None:
 
 
 def test_more_repetitions_than_spares(made: Path) -> None:
-    first, second = _providers(made)
-    for provider in (first, second):
-        _ask(provider, MASK)
+    providers = _providers(made)
+    _set_up(providers)
+    for provider in providers:
         provider.prepare()
         _ask(provider, DEMAND.spare[0], again=True)
         with pytest.raises(UserError, match=r"^m \(o\) opened again more often"):

@@ -14,6 +14,8 @@ import mpcbench
 from mpcbench.errors import PeerError
 from mpcbench.secure.communicator import LinkCommunicator
 from mpcbench.secure.dealt import DealerProvider
+from mpcbench.secure.randomness import server
+from mpcbench.secure.randomness.linear import Linear, WeightMask
 from mpcbench.secure.randomness.server import serve, welcome
 from mpcbench.secure.randomness.stock import Product, Square
 from tests.secure.links import links, outcomes, together
@@ -106,6 +108,28 @@ def test_what_was_dealt_ahead_is_expanded_ahead_and_handed_out_without_the_peer(
         assert ((r0 + r1) ** 2).equal(s0 + s1)
 
 
+@pytest.mark.parametrize("shift", [0, 7])
+def test_products_with_opened_weights_are_added_when_tuples_are_expanded(shift: int) -> None:
+    """Ahead of time from the second inference on, in line for an opening that is made again."""
+    product = Linear(size=(2, 3), weights=(0,), columns=(4,), shift=shift)
+    difference = torch.arange(12).reshape(3, 4) << 40
+    with dealer() as (first, second, _), _providers(first, second) as pair:
+        ((mask0,),), ((mask1,),) = _both(pair, WeightMask(size=(3, 4)))
+        for provider in pair:
+            provider.weight_opened(difference)
+        for ahead in (False, True):
+            for provider in pair:
+                provider.prepare()
+            held = [dealt.shares[-1].clone() for provider in pair for dealt in provider._ahead]
+            assert len(held) == 2 * ahead
+            for again in (False, True):
+                (mine,), (theirs,) = _both(pair, product, again=again)
+                if ahead and not again:
+                    assert torch.equal(mine[-1], held[0]) and torch.equal(theirs[-1], held[1])
+                a = mine[bool(shift)] + theirs[bool(shift)]
+                assert torch.equal(mine[-1] + theirs[-1], a @ (mask0 + mask1 + difference))
+
+
 def test_request_beyond_the_plan_is_made_in_line() -> None:
     with dealer() as (first, second, _), _providers(first, second) as pair:
         for _ in range(2):
@@ -188,6 +212,30 @@ def test_dealer_emulates_what_the_party_does(emulated: tuple | None) -> None:
             link.tell(hello)
         together(lambda: welcome([dealer_first, dealer_second]), lambda: (first.hear(), second.hear()))
         assert (dealer_first.emulated, dealer_second.emulated) == (None, emulated)
+
+
+@pytest.mark.parametrize(
+    ("asked", "emulated"),
+    [
+        ([], None),
+        (7, None),
+        (["a", "b"], None),
+        ([None, 0.25], (None, 0.25)),
+        ([float("nan"), float("nan")], (1.0, 0.0)),
+        ([10**400, 10**400], (server.MAX_BANDWIDTH, server.MAX_DELAY_SECONDS)),
+        ([-1, -1], (1.0, 0.0)),
+        ([0, 0], (1.0, 0.0)),
+    ],
+)
+def test_dealer_emulates_no_line_that_there_cannot_be(asked: Any, emulated: tuple | None) -> None:
+    class Seen:
+        emulated = None
+
+        def emulate(self, bandwidth: float | None, delay: float) -> None:
+            self.emulated = (bandwidth, delay)
+
+    server._emulate(seen := Seen(), asked)
+    assert seen.emulated == emulated
 
 
 def test_party_that_goes_away_ends_the_dealer() -> None:

@@ -93,6 +93,40 @@ def test_visitors_that_are_none_and_runs_that_fail_disturb_nobody(dealer: _Runni
     assert dealer.said[0].startswith("a run failed: party 1 (client) has closed the connection")
 
 
+@pytest.mark.parametrize("rank", [[], {}, "0", 1.0, True, 2, -1, None])
+def test_a_visitor_whose_rank_is_none_is_refused_and_disturbs_nobody(dealer: _Running, rank: object) -> None:
+    attend(owner := dealer.visit())
+    odd = dealer.visit()
+    odd.tell({"rank": rank, "version": mpcbench.__version__})
+    with pytest.raises(PeerError, match="one party 0 and one party 1 must come"):
+        odd.hear()
+    _run(dealer)
+    dismiss(owner)
+    assert dealer.outcome() == 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"requests": 5}, {"requests": {"a": 1}}, {"requests": None}, {}, {"requests": [5]},
+        {"requests": [[]]}, {"requests": [[0, [], {}]]}, {"requests": [[[], "square", {"size": [3]}]]},
+        {"requests": [[0, "square", []]]}, {"requests": [[0, "square", {"size": [1 << 60, 1 << 60]}]]},
+        {"requests": [[0, "nested_glu", {"size": [1, 1], "shifts": [0, 0, 0], "constants": []}]]},
+    ],
+)  # fmt: skip
+def test_a_message_that_no_dealer_can_follow_ends_its_run_alone(dealer: _Running, message: dict) -> None:
+    attend(owner := dealer.visit())
+    first, second = dealer.visit(), dealer.visit()
+    together(lambda: enrol(first, 0), lambda: enrol(second, 1))
+    second.tell(message)
+    with pytest.raises(PeerError, match="the dealer cannot follow"):
+        second.hear()
+    _run(dealer)
+    dismiss(owner)
+    assert dealer.outcome() == 1
+    assert dealer.said[0].startswith("a run failed: the dealer cannot follow")
+
+
 def test_an_owner_that_goes_without_a_word(dealer: _Running) -> None:
     owner = dealer.visit()
     attend(owner)
