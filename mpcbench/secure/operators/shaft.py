@@ -71,7 +71,7 @@ class SwiGLU(StockGLU):
         """silu - relu by its series, of |g|."""
         bits = bits_of(magnitude)
         made = evaluate(magnitude.share.reshape(-1), bits, self._series(), TRIG_BITS, PUBLIC_BITS)
-        share = truncated_locally(made, TRIG_BITS + PUBLIC_BITS - bits)
+        share = truncated_locally(made, TRIG_BITS + PUBLIC_BITS, bits, size=1.0)
         return wrap(share.reshape(magnitude.size()), bits)
 
     def _series(self) -> Series:
