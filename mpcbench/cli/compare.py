@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from mpcbench.cli.output import json_option, say
-from mpcbench.cli.workload import numbers, several, workload_options, writable
+from mpcbench.cli.workload import numbers, refuse_early, several, workload_options, writable
 
 if TYPE_CHECKING:
     from mpcbench.records.schema import Record
@@ -68,6 +68,7 @@ def command(
         _estimate(model, layers, degree, placement, results, as_json, options)
         return
     from mpcbench.checkpoints import load
+    from mpcbench.checkpoints.polyllama import check_degree
     from mpcbench.cli.progress import progress_bars
     from mpcbench.distill import calibration_texts
     from mpcbench.distill.published import published
@@ -78,6 +79,9 @@ def command(
     reachable()
     writable(results)
     texts = calibration_texts(calibration_data)
+    check_degree(degree)
+    _one_way(adapters, calibrated, hosts, certs, insecure_no_tls)
+    refuse_early(task_data=task_data, **options)
     with _elsewhere(hosts, certs, insecure_no_tls) as elsewhere, progress_bars() as shown:
         shown.stage(f"loading {model}")
         original = load(model)
@@ -91,16 +95,30 @@ def command(
     _report(in_order(records), results, as_json)
 
 
+def _one_way(
+    adapters: Path | None, calibrated: bool, hosts: Path | None, certs: Path | None, insecure: bool
+) -> None:
+    """UserError for options of which one would leave the other without effect."""
+    from mpcbench.errors import UserError
+
+    if adapters and calibrated:
+        raise UserError("--calibrated takes no trained adapters: leave it or --adapters out.")
+    if hosts is None and (certs or insecure):
+        raise UserError("--certs and --insecure-no-tls are for other hosts: give --hosts, or leave them out.")
+
+
 def _estimate(
     model: str, layers: list[int], degree: int, placement: str, results: Path, as_json: bool, options: dict
 ) -> None:
     from mpcbench.cli.estimate import chosen_links, chosen_protocols
+    from mpcbench.distill.placement import check_placement
     from mpcbench.pipeline.estimate import PLACEMENTS, Setting, estimate, read_architecture, variants
     from mpcbench.records.store import in_order, write
 
     writable(results)
     links = chosen_links(options.get("network") or "loopback")
     protocols = chosen_protocols(options["protocol"], options["provider"])
+    check_placement(placement)
     where = placement if placement in PLACEMENTS else "last"  # costs are those of any placement
     found = variants(read_architecture(model), layers, degree, where, options["embedding"])
     records = estimate(found, Setting(protocols, [options["tokens"] or 32], links[:1]))

@@ -140,9 +140,16 @@ def _variants(
 
 
 def _records(paths: tuple[Path, ...]) -> list[Record]:
+    from mpcbench.errors import UserError
     from mpcbench.records.store import read, read_folder
 
-    return [record for path in paths for record in (read_folder(path) if path.is_dir() else [read(path)])]
+    found = {path: read_folder(path) if path.is_dir() else [read(path)] for path in paths}
+    for path, records in found.items():
+        if not records:
+            raise UserError(
+                f"{path} holds no records: give --compute a file or a folder that `compare` wrote."
+            )
+    return [record for records in found.values() for record in records]
 
 
 def _report(records: list[Record], by: str, out: Path | None, as_json: bool) -> None:

@@ -9,7 +9,7 @@ import click
 
 from mpcbench.cli.connection import fixed_seeds_option
 from mpcbench.cli.output import json_option, print_record, say
-from mpcbench.cli.workload import settings, workload_options, writable
+from mpcbench.cli.workload import refuse_early, settings, workload_options, writable
 
 
 @click.command()
@@ -38,6 +38,7 @@ def command(
     reachable()
     writable(results)
     texts = calibration_texts(calibration_data)
+    refuse_early(task_data=task_data, **options)
     with progress_bars() as shown:
         shown.stage(f"loading {model}")
         checkpoint = load(model)

@@ -125,6 +125,23 @@ def several(checkpoint: Checkpoint, *, protocol: str, provider: str | None, **op
     return [settings(checkpoint, protocol=name, provider=provider, **options) for name in names]
 
 
+def refuse_early(
+    *, protocol: str, provider: str | None, network: str, rendezvous: str, task_data: Path | None, **_: Any
+) -> None:
+    """Raise UserError for a name, a file or an address that is wrong, before a model is fetched."""
+    from mpcbench.accuracy.questions import load_questions
+    from mpcbench.parties.handshake import address
+    from mpcbench.parties.network import load_link
+    from mpcbench.secure.protocol import load_protocol
+
+    address(rendezvous)
+    load_link(network)
+    for name in split_names(protocol, "--protocol"):
+        load_protocol(name, provider)
+    if task_data is not None:
+        load_questions(task_data)
+
+
 def split_names(text: str, option: str) -> list[str]:
     """Names with commas between them, each once; raises UserError otherwise."""
     from mpcbench.errors import UserError

@@ -32,6 +32,12 @@ def place(placement: str, layers: int | None, total: int, ranking: Callable[[], 
     return chosen
 
 
+def check_placement(placement: str) -> None:
+    """UserError unless it is a placement's name or a list of layers, of whatever model."""
+    if placement not in PLACEMENTS:
+        _parse(placement)
+
+
 def _parse(placement: str) -> list[int]:
     parts = [part.strip() for part in placement.split(",")]
     if not all(part.isascii() and part.isdigit() for part in parts):

@@ -90,7 +90,9 @@ def load_link(name: str) -> LinkProfile:
     path = packaged.get(name) or Path(name)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, ValueError):
+    except UnicodeDecodeError:
+        raise UserError(f"The link {name} is not text: give a YAML file in UTF-8.") from None
+    except (OSError, ValueError):
         raise UserError(
             f"There is no link {name}: choose {', '.join(packaged)}, or name a YAML file."
         ) from None

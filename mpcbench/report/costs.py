@@ -200,7 +200,13 @@ def _seconds_by_group(summary: Summary) -> dict[str, float]:
     stack = stack_values(summary, lambda cost: cost.seconds)
     # What the run spent between operators (the interpreter, reshapes of shares) belongs to no entry.
     stack["rest"] += max(0.0, summary.mean_online_seconds - summary.operator_seconds)
-    return stack
+    return {group: _of_median(seconds, summary) for group, seconds in stack.items()}
+
+
+def _of_median(seconds: float, summary: Summary) -> float:
+    """A part of the mean of all repetitions as the same part of their median, which the figure states."""
+    mean = summary.mean_online_seconds
+    return seconds * summary.latency.median_seconds / mean if mean else 0.0
 
 
 STRIP = 0.15  # height of the strip beneath a bar that shows waiting
@@ -209,11 +215,12 @@ STRIP_BELOW = BAR / 2 + STRIP / 2 + 0.02
 
 def _waiting_strip(axes: Axes, row: int, summary: Summary) -> None:
     waiting = summary.latency.waiting_seconds
-    mean = sum(waiting) / len(waiting) if waiting else 0.0
+    waited = _of_median(sum(waiting) / len(waiting), summary) if waiting else 0.0
+    computed = max(0.0, summary.latency.median_seconds - waited)
     y = row + STRIP_BELOW
     line = {"edgecolor": "black", "linewidth": 0.4}
-    axes.barh(y, mean, STRIP, color="black", **line)
-    axes.barh(y, max(0.0, summary.mean_online_seconds - mean), STRIP, left=mean, color="white", **line)
+    axes.barh(y, waited, STRIP, color="black", **line)
+    axes.barh(y, computed, STRIP, left=waited, color="white", **line)
 
 
 def _waiting_handles() -> list:

@@ -52,7 +52,7 @@ def captions(records: Sequence[Record], names: Sequence[str]) -> str:
         "online_bytes": _BYTES,
         "latency": f"{_LATENCY} {_times(records)}",
         "accuracy_communication": _tradeoff(records, _TRAFFIC),
-        "accuracy_latency": f"{_tradeoff(records, _ONLINE)} {_times(records)}",
+        "accuracy_latency": f"{_tradeoff(records, _ONLINE)} Horizontal bars are quartiles. {_times(records)}",
         "activation_layer": _ACTIVATION,
         "latency_links": _LINKS,
     }
@@ -67,9 +67,9 @@ _BYTES = (
 )
 _LATENCY = (
     "Online latency of one inference at the slower party, by number of polynomial layers. (a) Wall clock by "
-    "operator group; the grey segment also holds the time between operators. The strip beneath each bar "
-    "splits the same time into waiting for the peer (black) and computing (white); its whisker spans the "
-    "quartiles of the repetitions. (b) Rounds, that is dependent exchanges on the wire. In parentheses: how "
+    "operator group, in proportion to their means; the grey segment also holds the time between operators. "
+    "The strip beneath each bar splits the same time into waiting for the peer (black) and computing (white); "
+    "its whisker spans the quartiles of the repetitions. (b) Rounds, that is dependent exchanges on the wire. In parentheses: how "
     "many times less than with no polynomial layer."
 )
 _ACTIVATION = (

@@ -32,6 +32,7 @@ KINDS = {
     "matmul": "products of activations",
     "trig": "cosines and sines",
     "norm": "RMSNorm",
+    "normed_scores": "scores with their norm",
     "swiglu": "SwiGLU",
     "quadratic_glu": "quadratic GLU: powers",
     "nested_glu": "cubic or quartic GLU: powers",

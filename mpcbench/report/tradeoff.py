@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mpcbench.records.schema import Accuracy, Record
+from mpcbench.report.costs import quartiles
 from mpcbench.report.sections import accuracy_key, accuracy_keys
 from mpcbench.report.style import BLUE, GREEN, VERMILLION, Sheet, panel_letter
 from mpcbench.report.words import labels, mark, marked_labels, short_footnote
@@ -24,6 +25,7 @@ SETTINGS = {  # marker, colour, shift in points so that settings at the same tra
 
 
 FRONT = "front"
+Spread = tuple[float, float]
 
 
 def tradeoff_figure(records: Sequence[Record]) -> Figure | None:
@@ -37,11 +39,24 @@ def tradeoff_figure(records: Sequence[Record]) -> Figure | None:
 
 
 def latency_tradeoff_figure(records: Sequence[Record]) -> Figure | None:
-    """As :func:`tradeoff_figure`, against the median of the online latency."""
-    return _figure(records, [record.latency.median_seconds for record in records], "online latency [s]")
+    """As :func:`tradeoff_figure`, against the median of the online latency, with the quartiles as bars."""
+    medians = [record.latency.median_seconds for record in records]
+    spreads = [_quartiles(record) for record in records]
+    return _figure(records, medians, "online latency [s]", spreads)
 
 
-def _figure(records: Sequence[Record], costs: Sequence[float], label: str) -> Figure | None:
+def _quartiles(record: Record) -> Spread:
+    """How far both quartiles of the latency lie from its median; nothing where there are too few times."""
+    seconds, median = record.latency.online_seconds, record.latency.median_seconds
+    if len(seconds) < 3:
+        return 0.0, 0.0
+    low, high = quartiles(seconds)
+    return max(0.0, median - low), max(0.0, high - median)
+
+
+def _figure(
+    records: Sequence[Record], costs: Sequence[float], label: str, spreads: Sequence[Spread] | None = None
+) -> Figure | None:
     task = main_task(records)
     kl = [record.fidelity.kl if record.fidelity else None for record in records]
     panels = [task is not None, any(value is not None for value in kl)]
@@ -57,13 +72,16 @@ def _figure(records: Sequence[Record], costs: Sequence[float], label: str) -> Fi
     sheet = Sheet([1.15, 0.85] if both else [1.3], gaps, top=top, left=0.68, right=0.12)
     sheet.footnote(note)
     if task is not None:
-        handles = _scores(sheet.axes[0], records, costs, task, named=not panels[1])
+        handles = _scores(sheet.axes[0], records, costs, task, not panels[1], spreads)
         if len(handles) > 1:
             sheet.legend(handles, 2)
     if panels[1]:
-        _divergence(sheet.axes[-1], records, costs, kl, "b" if both else "a")
+        _divergence(sheet.axes[-1], records, costs, kl, "b" if both else "a", spreads)
+    ends = [
+        cost + end for cost, (low, high) in zip(costs, spreads or [], strict=False) for end in (-low, high)
+    ]
     for axes in sheet.axes:
-        _limits(axes, costs)
+        _limits(axes, ends or costs)
     if both:
         sheet.axes[0].tick_params(labelbottom=False)
     sheet.axes[-1].set_xlabel(label, labelpad=1)
@@ -82,8 +100,9 @@ def main_task(records: Sequence[Record]) -> tuple[str, str] | None:
 
 
 def _scores(
-    axes: Axes, records: Sequence[Record], traffic: Sequence[float], task: tuple[str, str], named: bool
-) -> list:
+    axes: Axes, records: Sequence[Record], traffic: Sequence[float], task: tuple[str, str], named: bool,
+    spreads: Sequence[Spread] | None,
+) -> list:  # fmt: skip
     from matplotlib.transforms import ScaledTranslation
 
     handles, drawn = [], []
@@ -97,6 +116,7 @@ def _scores(
             [traffic[i] for i, _ in found],
             [100 * score.score for _, score in found],
             [100 * score.stderr for _, score in found],
+            _bars(spreads, [i for i, _ in found]),
             fmt=marker, color=colour, markersize=4, elinewidth=0.8, capsize=2, capthick=0.8, label=name,
             transform=axes.transData + move,
         )  # fmt: skip
@@ -119,9 +139,20 @@ def _score(record: Record, task: tuple[str, str], setting: str) -> Accuracy | No
     return next((score for score in record.accuracy if accuracy_key(score) == key), None)
 
 
-def _divergence(axes: Axes, records: Sequence[Record], traffic: Sequence[float], kl, letter: str) -> None:
+def _bars(spreads: Sequence[Spread] | None, places: Sequence[int]) -> list[tuple[float, ...]] | None:
+    """What Matplotlib takes for horizontal bars: all lengths to the left, and all to the right."""
+    return None if spreads is None else list(zip(*(spreads[i] for i in places), strict=True))
+
+
+def _divergence(
+    axes: Axes, records: Sequence[Record], traffic: Sequence[float], kl, letter: str,
+    spreads: Sequence[Spread] | None,
+) -> None:  # fmt: skip
     points = [(x, y, i) for i, (x, y) in enumerate(zip(traffic, kl, strict=True)) if y is not None]
-    axes.plot([p[0] for p in points], [p[1] for p in points], "D", color="black", markersize=3.5)
+    axes.errorbar(
+        [p[0] for p in points], [p[1] for p in points], xerr=_bars(spreads, [p[2] for p in points]),
+        fmt="D", color="black", markersize=3.5, elinewidth=0.8, capsize=2, capthick=0.8,
+    )  # fmt: skip
     _front(axes, [(x, y) for x, y, _ in points], most=False)
     _label(axes, records, points)
     axes.set_ylabel("KL [nats/token]", labelpad=2)
@@ -233,7 +264,8 @@ def _obstacles(axes: Axes, renderer) -> list[Bbox]:
             boxes.append(Bbox([[x - size, y - size], [x + size, y + size]]))
     for bars in axes.collections:
         for (x0, y0), (x1, y1) in (bars.get_transform().transform(s) for s in bars.get_segments()):
-            boxes.append(Bbox([[x0 - size / 2, y0], [x1 + size / 2, y1]]))
+            half = size / 2
+            boxes.append(Bbox([[x0 - half, min(y0, y1 - half)], [x1 + half, max(y1, y0 + half)]]))
     return boxes
 
 

@@ -102,7 +102,9 @@ def load_protocol(name: str, provider: str | None = None) -> Protocol:
     path = packaged.get(name) or Path(name)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+    except UnicodeDecodeError:
+        raise UserError(f"The protocol {name} is not text: give a YAML file in UTF-8.") from None
+    except OSError:
         known = ", ".join(sorted(packaged))
         raise UserError(f"There is no protocol {name}: choose {known}, or name a YAML file.") from None
     body = parse_yaml(text, str(path))
@@ -115,6 +117,8 @@ def load_protocol(name: str, provider: str | None = None) -> Protocol:
 
 def parse_protocol(body: object, origin: str) -> Protocol:
     """Check the content of a protocol file; raises UserError as :func:`load_protocol` does."""
+    if not isinstance(body, dict):
+        raise UserError(f"{origin} describes no protocol: see `mpcbench protocols` for examples.")
     try:
         file = _File.model_validate(body)
     except ValidationError as error:
@@ -162,4 +166,6 @@ def _describe(error: ValidationError, origin: str, fields: Iterable[str]) -> str
     if first["type"] == "extra_forbidden":
         allowed = ", ".join(sorted(fields)) or "none"
         return f"{origin}: parameter {where!r} is unknown: allowed are {allowed}."
+    if first["type"] == "missing":
+        return f"{origin} lacks {where}: protocols/crypten.yaml shows what a protocol file says."
     return f"{origin}: {where}: {first['msg']}."
