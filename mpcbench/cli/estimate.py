@@ -95,7 +95,7 @@ def command(
 ) -> None:  # fmt: skip
     """Add up what runs will cost: bytes, rounds and correlated randomness by phase, and latency by link.
 
-    Nothing runs and no weights are read. Bytes, rounds and tuples are exactly those of a run; latency is the
+    Nothing runs and no weights are read. Bytes, rounds and tuples are those of a run with the same ranges; latency is the
     link's share, unless --compute names measured records.
     """
     from mpcbench.errors import UserError

@@ -57,7 +57,7 @@ def _connected(address: str) -> Any:
     try:
         import ray
     except ImportError:
-        raise UserError("Ray is not installed: run `pip install 'mpcbench[ray]'`.") from None
+        raise UserError("Ray is not installed: run `pip install '.[ray]'`.") from None
     try:
         _start(ray, address)
     except Exception as error:  # a node that starts too slowly raises no exception of a class of its own

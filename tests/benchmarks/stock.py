@@ -9,7 +9,7 @@ that was exported for protocol ``crypten``.
 Protocol ``crypten`` runs the same functions over mpcbench's transport, with a dealer and with CrypTen's
 configuration read once; this is what a user of CrypTen has without any of that. Bytes and rounds are its own
 count, whose bytes are those that one party sent and received, which is what both parties send. Times are
-medians without that count, which slows CrypTen down; of a whole pass, of one alone.
+medians after a warm-up, without that count, which slows CrypTen down.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from typing import Any
 import click
 import torch
 
-from tests.benchmarks.table import by_work
+from tests.benchmarks.table import by_work, machine
 
 TOKENS, WIDTH, CHANNELS, HEADS = 32, 576, 1536, 9
-REPETITIONS = 5
+REPETITIONS, PASSES = 5, 3
 COUNTING = {"communicator.verbose": True}
 HEAD = ("work", "online MB", "rounds", "ms", "error")
 AGAINST = ("frontier, online: faster", "with dealer: faster")
@@ -133,11 +133,13 @@ def _model(rank: int, port: int, results: Any, shares: Path) -> None:
         return lambda: interpreter.infer(tokens, TOKENS)
 
     with crypten.no_grad():
-        seconds = _seconds(prepared())
+        _, *seconds = [_seconds(prepared()) for _ in range(1 + PASSES)]
         with crypten.cfg.temp_override(COUNTING):
             counted = _counted(crypten, prepared())
     if rank == 0:
-        results.put((f"{folder.graph.model['name']}, forward pass", *counted, seconds, None))
+        results.put(
+            (f"{folder.graph.model['name']}, forward pass", *counted, statistics.median(seconds), None)
+        )
     crypten.uninit()
 
 
@@ -182,7 +184,8 @@ def main(shares: Path | None, beside: Path | None) -> None:
     parties = [context.Process(target=target, args=(rank, port, results, *extra)) for rank in (0, 1)]
     for party in parties:
         party.start()
-    print(f"CrypTen {version('crypten')} as it ships, gloo on loopback, 32 tokens; both parties together.\n")
+    print(f"CrypTen {version('crypten')} as it ships, gloo on loopback, 32 tokens; both parties together.")
+    print(f"{machine()}\n")
     head = [*HEAD, *(AGAINST if ours else ())]
     print(f"| {' | '.join(head)} |\n|:---|{'---:|' * (len(head) - 1)}")
     for _ in range(1) if shares else NAMES:

@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+from mpcbench.records.environment import environment
+
 HEAD = ("work", "protocol", "online MB", "less", "rounds", "online ms", "faster", "with dealer ms",
         "faster", "dealt MB", "dealer ms", "error")  # fmt: skip
 
@@ -13,9 +15,18 @@ HEAD = ("work", "protocol", "online MB", "less", "rounds", "online ms", "faster"
 def table(path: Path) -> str:
     """A row for every layer and protocol; ratios are to ``crypten`` in the same file."""
     rows, stock = _rows(path), by_work(path, "crypten")
-    lines = [f"| {' | '.join(HEAD)} |", "|:---|:---|" + "---:|" * (len(HEAD) - 2)]
+    lines = [f"{machine()}\n", f"| {' | '.join(HEAD)} |", "|:---|:---|" + "---:|" * (len(HEAD) - 2)]
     lines += [f"| {' | '.join(_cells(row, stock.get(row['work'])))} |" for row in rows]
     return "\n".join(lines)
+
+
+def machine() -> str:
+    """What is measured on, and which versions, in a sentence."""
+    here = environment()
+    software = ", ".join(f"{name} {here.versions[name]}" for name in ("torch", "crypten", "mpcbench"))
+    commit = f", commit {here.git_commit[:7]}" if here.git_commit else ""
+    changed = " with changes" if here.git_dirty else ""
+    return f"{here.cores} cores of {here.cpu}; Python {here.python}, {software}{commit}{changed}."
 
 
 def by_work(path: Path, protocol: str) -> dict[str, dict]:
