@@ -95,8 +95,8 @@ def command(
 ) -> None:  # fmt: skip
     """Add up what runs will cost: bytes, rounds and correlated randomness by phase, and latency by link.
 
-    Nothing runs and no weights are read. Bytes, rounds and tuples are those of a run with the same ranges; latency is the
-    link's share, unless --compute names measured records.
+    Nothing runs and no weights are read. Bytes, rounds and tuples are those of a run with the same ranges;
+    latency is the link's share, unless --compute names measured records.
     """
     from mpcbench.errors import UserError
     from mpcbench.pipeline.estimate import Setting, estimate
