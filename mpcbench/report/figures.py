@@ -69,7 +69,7 @@ _LATENCY = (
     "Online latency of one inference at the slower party, by number of polynomial layers. (a) Median wall "
     "clock, divided among operator groups in proportion to their means; the grey segment also holds the time "
     "between operators. The strip beneath each bar splits the same time into waiting for the peer (black) "
-    "and computing (white); its whisker spans the quartiles of the repetitions. (b) Rounds, that is dependent "
+    "and computing (white); its whisker spans the quartiles of the repetitions. (b) Rounds: dependent "
     "exchanges on the wire. In parentheses: how many times less than with no polynomial layer."
 )
 _ACTIVATION = (
