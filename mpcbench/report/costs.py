@@ -67,6 +67,7 @@ def latency_figure(records: Sequence[Record]) -> Figure:
     for row, summary in enumerate(summaries):
         _waiting_strip(top, row, summary)
         _quartiles(top, row, summary)
+    top.set_xlim(0, max(top.get_xlim()[1], 1.02 * max(map(_third_quartile, summaries))))
     top.set_xlabel("online latency [s]", labelpad=1)
     panel_letter(top, "a", "time")
     _stacked_panel(
@@ -167,12 +168,12 @@ def _two_panels(records, stacks, extra_handles=(), names=None) -> Sheet:
     return sheet
 
 
-def _stacked_panel(axes: Axes, records, stacks, number, less, stated=None, reach=None) -> None:
+def _stacked_panel(axes: Axes, records, stacks, number, less, stated=None) -> None:
     stacked_bars(axes, stacks)
     rows_axis(axes, marked_labels(records))
     ends = [sum(stack.values()) for stack in stacks]
     words = [number(value) + extra for value, extra in zip(stated or ends, less, strict=True)]
-    totals(axes, [max(pair) for pair in zip(ends, reach or ends, strict=True)], words)
+    totals(axes, ends, words)
     numbers_inside(axes, stacks, number)
 
 
