@@ -108,7 +108,7 @@ WRONG = {
         lambda body: [_drop("operators", op)(body) for op in ("rope", "linear")],
         ["names no implementation of linear, rope"],
     ),
-    "missing field": (_drop("threat_model"), ["threat_model", "required"]),
+    "missing field": (_drop("threat_model"), ["lacks threat_model", "protocols/crypten.yaml"]),
     "field": (_set("rounds", to=3), ["'rounds' is unknown", "allowed are", "fixed_point", "operators"]),
     "ring": (_set("fixed_point", "ring_bits", to=32), ["fixed_point.ring_bits", "64"]),
     "fraction bits": (_set("fixed_point", "fraction_bits", to=40), ["fixed_point.fraction_bits", "30"]),
@@ -147,7 +147,7 @@ def test_what_is_wrong_is_named_with_what_is_allowed(body: dict, case: str) -> N
 def test_file_that_holds_no_protocol(tmp_path: Path, text: str) -> None:
     file = tmp_path / "odd.yaml"
     file.write_text(text)
-    with pytest.raises(UserError, match=r"odd\.yaml: the whole file"):
+    with pytest.raises(UserError, match=r"odd\.yaml describes no protocol"):
         load_protocol(str(file))
 
 
@@ -168,7 +168,9 @@ def test_yaml_makes_no_objects(tmp_path: Path) -> None:
 
 def test_binary_file_folder_and_nothing(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    for name in ("binary.yaml", ".", "missing.yaml"):
+    with pytest.raises(UserError, match=r"binary\.yaml is not text: give a YAML file in UTF-8"):
+        load_protocol(str(tmp_path / "binary.yaml"))
+    for name in (".", "missing.yaml"):
         with pytest.raises(UserError, match=r"There is no protocol .*: choose crypten"):
             load_protocol(str(tmp_path / name))
 
