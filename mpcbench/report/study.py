@@ -173,7 +173,7 @@ def _texts(row: StudyRow, study: Study) -> list[str]:
 
 def _lost(row: StudyRow, base: Accuracy) -> str:
     """Points, with the standard error of the mean over seeds where single answers are known."""
-    points = f"{100 * (base.score - row.mean('accuracy')):.1f}"
+    points = f"{round(100 * (base.score - row.mean('accuracy')), 1) + 0.0:.1f}"  # never -0.0
     paired = lost(base, *map(_accuracy, row.cells))
     return points if paired is None else f"{points} ± {100 * paired[1]:.1f}"
 
