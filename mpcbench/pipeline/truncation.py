@@ -36,10 +36,8 @@ def truncations(
     """
     entries = [*ledger.offline.entries, *ledger.online.entries]
     means: Mapping[Place, float] = {}
-    unweighed = [line for line in cuts if line.cut_failures_per_unit]
-    if (
-        unweighed or expected(entries, (), means, fraction_bits, operators)[0]
-    ):  # else there is nothing to weigh
+    products = expected(entries, (), means, fraction_bits, operators)[0]
+    if products or any(line.cut_failures_per_unit for line in cuts):  # else there is nothing to weigh
         means = run_in_plaintext(shares, checkpoint, tokens, _Sizes).means
     count, failures = expected(entries, cuts, means, fraction_bits, operators)
     far = int(((logits.double() - plain_logits.double()).abs() > FAR).sum())

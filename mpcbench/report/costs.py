@@ -67,7 +67,8 @@ def latency_figure(records: Sequence[Record]) -> Figure:
     for row, summary in enumerate(summaries):
         _waiting_strip(top, row, summary)
         _quartiles(top, row, summary)
-    top.set_xlim(0, max(top.get_xlim()[1], 1.02 * max(map(_third_quartile, summaries))))
+    whiskers = [latency_quartiles(record)[1] for record in records]
+    top.set_xlim(0, max(top.get_xlim()[1], 1.02 * max(whiskers)))
     top.set_xlabel("online latency [s]", labelpad=1)
     panel_letter(top, "a", "time")
     _stacked_panel(
@@ -233,19 +234,20 @@ def _waiting_handles() -> list:
     ]
 
 
-def _third_quartile(summary: Summary) -> float:
-    seconds = summary.latency.online_seconds
-    return quartiles(seconds)[1] if len(seconds) >= 3 else summary.latency.median_seconds
-
-
 def _quartiles(axes: Axes, row: int, summary: Summary) -> None:
-    if len(summary.latency.online_seconds) < 3:
+    low, high = latency_quartiles(summary.record)
+    if low == high:
         return
-    low, high = quartiles(summary.latency.online_seconds)
     y = row + STRIP_BELOW
     axes.plot([low, high], [y, y], color="black", linewidth=0.8, solid_capstyle="butt")
     for end in (low, high):
         axes.plot([end, end], [y - STRIP, y + STRIP], color="black", linewidth=0.8)
+
+
+def latency_quartiles(record: Record) -> tuple[float, float]:
+    """First and third quartile of the online latency; twice its median where there are too few times."""
+    seconds, median = record.latency.online_seconds, record.latency.median_seconds
+    return quartiles(seconds) if len(seconds) >= 3 else (median, median)
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mpcbench.records.schema import Accuracy, Record
-from mpcbench.report.costs import quartiles
+from mpcbench.report.costs import latency_quartiles
 from mpcbench.report.sections import accuracy_key, accuracy_keys
 from mpcbench.report.style import BLUE, GREEN, VERMILLION, Sheet, panel_letter
 from mpcbench.report.words import labels, mark, marked_labels, short_footnote
@@ -46,11 +46,8 @@ def latency_tradeoff_figure(records: Sequence[Record]) -> Figure | None:
 
 
 def _quartiles(record: Record) -> Spread:
-    """How far both quartiles of the latency lie from its median; nothing where there are too few times."""
-    seconds, median = record.latency.online_seconds, record.latency.median_seconds
-    if len(seconds) < 3:
-        return 0.0, 0.0
-    low, high = quartiles(seconds)
+    """How far both quartiles of the latency lie from its median."""
+    (low, high), median = latency_quartiles(record), record.latency.median_seconds
     return max(0.0, median - low), max(0.0, high - median)
 
 

@@ -165,6 +165,13 @@ class GoldschmidtTwoQuad(_TwoQuad):
         return 2.0 ** max(5 - self.bits, 2 - self.params.iterations)
 
 
+def by_series(x: Any, series: Series) -> Any:
+    """f(x), of magnitude one at most, by its series; in one round, and with as many fraction bits as x."""
+    bits = bits_of(x)
+    made = evaluate(x.share.reshape(-1), bits, series, TRIG_BITS, PUBLIC_BITS)
+    return wrap(truncated_locally(made, TRIG_BITS + PUBLIC_BITS, bits, size=1.0).reshape(x.size()), bits)
+
+
 class FourierSwiGLU(StockGLU):
     """silu(g) · u with sigmoid(g) = 1/2 + a sine series where |g| < cut, and 0 or 1 beyond, by comparison."""
 
@@ -191,12 +198,9 @@ class FourierSwiGLU(StockGLU):
     def run(self, node: Node, inputs: Sequence[Any], weights: Sequence[Any]) -> Any:
         crypten = import_crypten()
         gate, up = inputs
-        bits, series = bits_of(gate), self._series()
         beyond = crypten.stack([gate + self.params.cut, self.params.cut - gate])._ltz()
         below, above = beyond[0], beyond[1]
-        made = evaluate(gate.share.reshape(-1), bits, series, TRIG_BITS, PUBLIC_BITS)
-        share = truncated_locally(made, TRIG_BITS + PUBLIC_BITS, bits, size=1.0).reshape(gate.size())
-        inside = wrap(share, bits) + 0.5
+        inside = by_series(gate, self._series()) + 0.5
         sigmoid = inside * (1 - below - above) + above
         return gate * sigmoid * up
 

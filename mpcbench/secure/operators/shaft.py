@@ -22,14 +22,13 @@ from mpcbench.cost import crypten as price
 from mpcbench.cost.declared import Cost
 from mpcbench.graph.interpreter import causal_mask
 from mpcbench.graph.secure_graph import Node
-from mpcbench.secure.evaluate import evaluate, trig_cost
+from mpcbench.secure.evaluate import trig_cost
 from mpcbench.secure.operators.base import Operator, Params, Sample, Shape
 from mpcbench.secure.operators.crypten_glu import StockGLU
 from mpcbench.secure.operators.crypten_glu import SwiGLU as StockSwiGLU
-from mpcbench.secure.ring import bits_of, truncated_locally, wrap
+from mpcbench.secure.operators.published import TRIG_BITS, by_series
+from mpcbench.secure.ring import bits_of, wrap
 from mpcbench.secure.series import Period, Series, sine_series
-
-TRIG_BITS, PUBLIC_BITS = 16, 16
 
 
 class SwiGLU(StockGLU):
@@ -65,14 +64,7 @@ class SwiGLU(StockGLU):
         relu = gate * (1 - gate._ltz())
         magnitude = relu + relu - gate
         within = (magnitude - 2.0 ** (self.params.log_period - 1))._ltz()
-        return (relu + within * self._rest(magnitude)) * up
-
-    def _rest(self, magnitude: Any) -> Any:
-        """silu - relu by its series, of |g|."""
-        bits = bits_of(magnitude)
-        made = evaluate(magnitude.share.reshape(-1), bits, self._series(), TRIG_BITS, PUBLIC_BITS)
-        share = truncated_locally(made, TRIG_BITS + PUBLIC_BITS, bits, size=1.0)
-        return wrap(share.reshape(magnitude.size()), bits)
+        return (relu + within * by_series(magnitude, self._series())) * up
 
     def _series(self) -> Series:
         return sine_series("silu_less_relu", Period(self.params.log_period), TRIG_BITS, self.params.terms)
