@@ -15,7 +15,8 @@ from typing import Any
 
 WINDOW = 50
 SPIKE = 3.0
-"""A loss this many times the median of the last ``WINDOW`` steps is a spike."""
+"""A loss this many times what nine in ten of the last ``WINDOW`` steps stayed under is a spike; texts of two
+kinds in turn, each with a loss of its own, are none."""
 GIVE_UP = 5
 """Non-finite steps in a row after which a stage ends."""
 
@@ -73,10 +74,12 @@ class Watchdog:
                 f"loss {loss} with gradient norm {norm} is not finite: the step is left out; {self._advice()}"
             )
         self.bad_in_a_row = 0
-        usual = statistics.median(self.losses) if len(self.losses) >= WINDOW // 5 else math.inf
+        enough = len(self.losses) >= WINDOW // 5
+        high = statistics.quantiles(self.losses, n=10, method="inclusive")[-1] if enough else math.inf
         self.losses.append(loss)
-        if loss > SPIKE * usual:
-            return f"loss {loss:.3g} is {loss / usual:.1f} times what it was: {self._advice()}"
+        if loss > SPIKE * high:
+            times = f"{loss / high:.1f} times what nine steps in ten before stayed under"
+            return f"loss {loss:.3g} is {times}: {self._advice()}"
         return None
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -247,17 +248,7 @@ def _quartiles(axes: Axes, row: int, summary: Summary) -> None:
 def latency_quartiles(record: Record) -> tuple[float, float]:
     """First and third quartile of the online latency; twice its median where there are too few times."""
     seconds, median = record.latency.online_seconds, record.latency.median_seconds
-    return quartiles(seconds) if len(seconds) >= 3 else (median, median)
-
-
-def quartiles(values: Sequence[float]) -> tuple[float, float]:
-    """First and third quartile, by linear interpolation."""
-    ordered = sorted(values)
-
-    def at(part: float) -> float:
-        place = part * (len(ordered) - 1)
-        low = int(place)
-        high = min(low + 1, len(ordered) - 1)
-        return ordered[low] + (place - low) * (ordered[high] - ordered[low])
-
-    return at(0.25), at(0.75)
+    if len(seconds) < 3:
+        return median, median
+    low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return low, high

@@ -41,7 +41,15 @@ def test_a_spike_is_told_against_what_was_usual():
     dog = Watchdog(clipped=True)
     assert not any(dog.look(1.0, 1.0) for _ in range(10))
     assert dog.look(2.9, 1.0) is None
-    assert "loss 3.5 is 3.5 times what it was: if that happens again" in dog.look(3.5, 1.0)
+    said = dog.look(4.5, 1.0)
+    assert said.startswith("loss 4.5 is 4.")
+    assert "times what nine steps in ten before stayed under: if that happens again" in said
+
+
+def test_texts_of_two_kinds_in_turn_are_no_spikes():
+    dog = Watchdog(clipped=True)
+    assert [dog.look(loss, 1.0) for loss in (0.01, 0.01, 0.01, 0.05) * 20] == [None] * 80
+    assert "times what nine steps" in dog.look(0.2, 1.0)
 
 
 def test_advice_names_a_part_of_the_loss_only_where_there_is_one():

@@ -96,7 +96,7 @@ def test_a_spike_is_told_with_what_to_do(tmp_path, monkeypatch):
     spoil(monkeypatch, {14}, 1e4)
     distill(plan(tmp_path / "run", optimiser={"steps": 15, "clip": None}))
     (warning,) = lines(tmp_path / "run", "warning")
-    assert warning["step"] == 14 and "times what it was: clip the gradient" in warning["text"]
+    assert warning["step"] == 14 and "stayed under: clip the gradient" in warning["text"]
 
 
 @pytest.mark.parametrize("keep", ["best", "last"])

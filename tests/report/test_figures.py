@@ -9,7 +9,7 @@ import pytest
 
 from mpcbench.records.schema import Record
 from mpcbench.report import costs, tradeoff
-from mpcbench.report.costs import quartiles
+from mpcbench.report.costs import latency_quartiles
 from mpcbench.report.figures import FIGURES, write_figures
 from mpcbench.report.groups import by_group
 from mpcbench.report.style import COLUMN, HATCHES, ink, paper
@@ -249,10 +249,13 @@ def test_the_style_does_not_leak(drawn: Path) -> None:
     assert dict(matplotlib.rcParams) == before
 
 
-def test_quartiles_interpolate() -> None:
-    assert quartiles([4.0, 1.0, 3.0, 2.0, 5.0]) == (2.0, 4.0)
-    assert quartiles([1.0, 2.0]) == (1.25, 1.75)
-    assert quartiles([7.0]) == (7.0, 7.0)
+def test_quartiles_of_a_latency_interpolate_and_want_three_times() -> None:
+    record = make_record(0)
+    record.latency.online_seconds = [4.0, 1.0, 3.0, 2.0, 5.0]
+    assert latency_quartiles(record) == (2.0, 4.0)
+    record.latency.online_seconds = [1.0, 2.0]
+    record.latency.median_seconds = 1.5
+    assert latency_quartiles(record) == (1.5, 1.5)
 
 
 def test_ink_and_hatches() -> None:
