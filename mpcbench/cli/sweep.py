@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mpcbench.cli.output import json_option, messages
+from mpcbench.cli.progress import in_words
 from mpcbench.cli.workload import DEFAULT_PROMPT, settings, writable
 
 if TYPE_CHECKING:
@@ -92,11 +93,7 @@ def progress(there: int, measured: int, cells: int, seconds: float) -> str:
     """
     words = f"{there} of {cells} cells are there"
     left = seconds / measured * (cells - there) if measured else 0.0
-    return f"{words}, about {_minutes(left)} left" if left else words
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    return f"{words}, about {in_words(left)} left" if left else words
 
 
 def _estimates(plan: Sweep, as_json: bool) -> dict[str, int]:
