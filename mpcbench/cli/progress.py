@@ -32,7 +32,7 @@ def progress_bars() -> Iterator[Shown]:
     console = messages()
 
     def stage(text: str) -> None:
-        console.print(text, highlight=False, markup=False)
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     if console.is_terminal:
         with _bars(console) as step:

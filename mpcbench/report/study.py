@@ -27,6 +27,13 @@ HEADS = (
     "KL, other text [nats]", "layer MSE", "KL to the teacher", "largest gradient norm", "seeds",
 )  # fmt: skip
 
+CLIPPING = {
+    "deep-unclipped": "unclipped",
+    "deep-clip-alone": "clipped at 1.0",
+    "deep-clipped": "clipped, KL emphasised",
+}
+"""Runs whose loss and gradient are drawn together, and what the figure calls them."""
+
 
 @dataclass(frozen=True)
 class StudyRow:
@@ -75,12 +82,9 @@ def write_report(study: Study, folder: Path) -> list[Path]:
         save(folder / "study.tex", latex(study).encode()),
         save(folder / "study.csv", table_csv(study).encode()),
     ]
-    logs = {
-        "without clipping": folder / "logs" / "deep-unclipped-seed0.jsonl",
-        "clipped at 1.0, KL emphasised": folder / "logs" / "deep-clipped-seed0.jsonl",
-    }
-    if all(path.is_file() for path in logs.values()):
-        runs = {label: _lines(path) for label, path in logs.items()}
+    logs = {label: folder / "logs" / f"{run}-seed0.jsonl" for run, label in CLIPPING.items()}
+    runs = {label: _lines(path) for label, path in logs.items() if path.is_file()}
+    if len(runs) > 1:
         with paper():
             paths += write_figure(comparison_figure(runs), folder, "clipping")
     return paths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,12 +44,18 @@ def write_training_figure(lines: Lines, folder: Path) -> list[Path]:
 def training_figure(lines: Lines) -> Figure:
     """Four panels over the steps of all stages; a grey line marks where a stage begins."""
     steps, starts = _steps(lines)
-    sheet = Sheet([0.95, 0.7, 0.7, 0.7], [0.24, 0.24, 0.24, 0.36], top=0.34, left=0.6)
+    curves = {
+        part: [(step["at"], step[part]) for step in steps if step.get(part) is not None] for part in PARTS
+    }
+    if steps and len(steps[0].keys() & PARTS) == 2:  # one part, which is the loss
+        del curves["loss"]
+    shown = [part for part, points in curves.items() if points]
+    top = _legend_height(len(shown), 3)
+    sheet = Sheet([0.95, 0.7, 0.7, 0.7], [0.24, 0.24, 0.24, 0.36], top=top, left=0.6)
     handles = []
-    for part, (label, colour, style) in PARTS.items():
-        points = [(step["at"], step[part]) for step in steps if step.get(part) is not None]
-        if points and not (part == "loss" and len(steps[0].keys() & PARTS) == 2):
-            handles += _curve(sheet.axes[0], points, colour, style, label)
+    for part in shown:
+        label, colour, style = PARTS[part]
+        handles += _curve(sheet.axes[0], curves[part], colour, style, label)
     sheet.legend(handles, 3)
     _curve(sheet.axes[1], [(s["at"], s["grad_norm"]) for s in steps if s["grad_norm"] is not None], BLUE, "-")
     gates = [(s["at"], max(s["largest_gate"].values())) for s in steps if s.get("largest_gate")]
@@ -66,12 +73,10 @@ def training_figure(lines: Lines) -> Figure:
 
 
 def comparison_figure(runs: Mapping[str, Lines]) -> Figure:
-    """Loss and gradient norm of runs that differ in one thing, on shared logarithmic axes.
-
-    runs: label -> log lines; at most three.
-    """
+    """Loss and gradient norm of runs, at most four, on shared logarithmic axes; runs: label -> log lines."""
     colours = ((VERMILLION, "-"), (BLUE, "-"), (ORANGE, "--"), (SKY, "-."))
-    sheet = Sheet([1.0, 0.8], [0.24, 0.36], top=0.34, left=0.6)
+    columns = 3 if max(map(len, runs)) < 24 else 2
+    sheet = Sheet([1.0, 0.8], [0.24, 0.36], top=_legend_height(len(runs), columns), left=0.6)
     handles = []
     for (label, lines), (colour, style) in zip(runs.items(), colours, strict=False):
         steps, _ = _steps(lines)
@@ -79,9 +84,14 @@ def comparison_figure(runs: Mapping[str, Lines]) -> Figure:
             points = [(s["at"], s[key]) for s in steps if s[key] is not None]
             curve = _curve(axes, points, colour, style, label)
             handles += curve if key == "loss" else []
-    sheet.legend(handles, 2)
+    sheet.legend(handles, columns)
     _finish(sheet, [], ("loss", "gradient norm before clipping"))
     return sheet.figure
+
+
+def _legend_height(entries: int, columns: int) -> float:
+    """Inches above the first panel for a legend and the panel's title."""
+    return 0.34 + 0.13 * (math.ceil(entries / columns) - 1)
 
 
 def _steps(lines: Lines) -> tuple[list[dict[str, Any]], list[int]]:

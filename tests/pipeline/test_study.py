@@ -11,6 +11,7 @@ from mpcbench.errors import UserError
 from mpcbench.pipeline import study as module
 from mpcbench.pipeline.study import StudyPlan, run_names, study
 from mpcbench.records.study import read_study
+from mpcbench.report.study import CLIPPING
 from tests.accuracy.questions import tiny_rows, write_rows
 from tests.tiny import tiny_texts
 
@@ -141,9 +142,10 @@ def test_training_on_the_questions_is_refused(plan):
 
 def test_the_packaged_table_names_recipes_that_exist(monkeypatch):
     monkeypatch.undo()
-    assert run_names()[:5] == [
-        "naive", "same-precision", "cross-precision", "deep-unclipped", "deep-clipped"
+    assert run_names()[:6] == [
+        "naive", "same-precision", "cross-precision", "deep-unclipped", "deep-clip-alone", "deep-clipped"
     ]  # fmt: skip
+    assert {run["run"] for run in module._table()["runs"]} >= CLIPPING.keys()
     table = module._table()
     for run in table["runs"]:
         changes = run.get("changes", {})

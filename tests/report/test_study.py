@@ -78,7 +78,7 @@ def test_the_terminal_table_fits_160_columns():
     assert "25.0 ± 2.1" in text and max(map(len, text.splitlines())) <= 160
 
 
-def test_files_are_written_with_the_figure_where_both_logs_are(tmp_path):
+def test_files_are_written_with_the_figure_where_two_logs_are(tmp_path):
     assert {path.name for path in write_report(make_study(), tmp_path)} == {
         "study.md",
         "study.tex",

@@ -49,6 +49,17 @@ def test_two_runs_are_told_apart(tmp_path):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["without", "with"]
 
 
+@pytest.mark.parametrize(
+    "labels", [("one", "two", "three"), ("clipped", "a label of two dozen letters", "x")]
+)
+def test_a_legend_of_two_rows_leaves_room_for_the_title(labels):
+    figure = comparison_figure({label: log_lines(1) for label in labels})
+    renderer = figure.canvas.get_renderer()
+    legend = figure.legends[0].get_window_extent(renderer)
+    assert legend.y0 >= figure.axes[0].get_tightbbox(renderer).y1 - 1
+    assert legend.width <= figure.bbox.width
+
+
 def test_the_figure_of_a_run_is_written_as_pdf_and_png(tmp_path):
     assert {path.name for path in write_training_figure(log_lines(), tmp_path)} == {
         "training.pdf",
