@@ -14,17 +14,15 @@ from mpcbench.records.schema import Record
 from mpcbench.report.estimates import lines
 from mpcbench.report.phases import dealt
 from mpcbench.report.style import (
-    BLACK,
     BLUE,
     GREEN,
-    ORANGE,
-    PURPLE,
-    SKY,
     VERMILLION,
     Sheet,
     legend_columns,
     panel_letter,
     paper,
+    protocol_handles,
+    protocol_look,
     write_figure,
 )
 from mpcbench.report.tables import save
@@ -35,15 +33,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-STYLES = {
-    "crypten": (BLACK, "o"),
-    "crypten-reuse": (SKY, "s"),
-    "frontier": (VERMILLION, "D"),
-    "mpcformer": (BLUE, "^"),
-    "secformer": (GREEN, "v"),
-    "shaft": (PURPLE, "P"),
-}
-OTHER = (ORANGE, "X")
 AXIS, GAP, PANEL = 0.36, 0.24, 1.25
 GIGA = 1e9
 
@@ -199,7 +188,7 @@ def _seconds(record: Record, round_trip: float, bandwidth: float) -> float:
 
 def look(stroke: Record | None, record: Record | None = None, **more: object) -> dict:
     """Colour and marker of the protocol; dashed for polynomial layers where ``stroke`` is given."""
-    colour, marker = STYLES.get((record or stroke).protocol.name, OTHER)
+    colour, marker = protocol_look((record or stroke).protocol.name)
     dashed = stroke is not None and bool(stroke.model.polynomial_layers)
     return {
         "color": colour, "marker": marker, "linestyle": "--" if dashed else "-", "linewidth": 1.0,
@@ -215,11 +204,8 @@ def curve_sheet(
     from matplotlib.lines import Line2D
 
     found = {record.protocol.name: record for record in records}
-    handles = [
-        Line2D([], [], color=colour, marker=shape if marks is None else "", markersize=3, linewidth=1.0,
-               label=name + mark(record))
-        for name, record in found.items() for colour, shape in [STYLES.get(name, OTHER)]
-    ]  # fmt: skip
+    names = {name: name + mark(record) for name, record in found.items()}
+    handles = protocol_handles(names, markers=marks is None, linewidth=1.0)
     if strokes:
         most = max(polynomials(record) for record in records)
         for label, style in (("SwiGLU", "-"), (f"{most} polynomial", "--")):

@@ -8,7 +8,7 @@ groups that matter most, a hatch, so that the figures survive a printer without 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +18,10 @@ from mpcbench.report.tables import save
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 COLUMN = 3.35  # inches, one column of the usual two-column papers
+LEGEND_ROW = 0.16  # inches, with room between two legends
 PNG_DPI = 300
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -35,6 +37,15 @@ COLOURS = {
     "rest": GREY,
 }
 HATCHES = {"lm_head": "....", "attention": "\\\\\\\\", "activation": "////"}
+_PROTOCOLS = {
+    "crypten": (BLACK, "o"),
+    "crypten-reuse": (SKY, "s"),
+    "frontier": (VERMILLION, "D"),
+    "mpcformer": (BLUE, "^"),
+    "secformer": (GREEN, "v"),
+    "shaft": (PURPLE, "P"),
+}
+_OTHER_PROTOCOL = (ORANGE, "X")
 
 _SETTINGS = {
     "figure.dpi": PNG_DPI,
@@ -99,9 +110,9 @@ class Sheet:
         if text:
             self.figure.text(0.02, 0.03 / self.height, text, fontsize=6, va="bottom", ha="left")
 
-    def legend(self, handles: list, columns: int) -> None:
-        """One legend for all panels, at the very top."""
-        top = (0.5, 1 - 0.02 / self.height)
+    def legend(self, handles: list, columns: int, below: int = 0) -> None:
+        """A legend for all panels, at the very top or ``below`` so many rows of another."""
+        top = (0.5, 1 - (0.02 + LEGEND_ROW * below) / self.height)
         self.figure.legend(handles=handles, bbox_to_anchor=top, ncols=columns, **_LEGEND)
 
 
@@ -109,6 +120,22 @@ _LEGEND = {
     "loc": "upper center", "handlelength": 1.2, "handleheight": 0.8, "columnspacing": 0.9,
     "handletextpad": 0.5, "borderaxespad": 0, "labelspacing": 0.35,
 }  # fmt: skip
+
+
+def protocol_look(name: str) -> tuple[str, str]:
+    """Colour and marker of a protocol, the same in every figure that draws points or lines of several."""
+    return _PROTOCOLS.get(name, _OTHER_PROTOCOL)
+
+
+def protocol_handles(names: Mapping[str, str], markers: bool = True, linewidth: float = 0.0) -> list[Line2D]:
+    """What a legend shows of protocols; names: protocol -> what the legend calls it."""
+    from matplotlib.lines import Line2D
+
+    return [
+        Line2D([], [], color=colour, marker=marker if markers else "", markersize=3, linewidth=linewidth,
+               label=label)
+        for name, label in names.items() for colour, marker in [protocol_look(name)]
+    ]  # fmt: skip
 
 
 def legend_columns(handles: list) -> int:

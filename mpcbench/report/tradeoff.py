@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mpcbench.records.schema import Accuracy, Record
 from mpcbench.report.costs import latency_quartiles
 from mpcbench.report.sections import accuracy_key, accuracy_keys
-from mpcbench.report.style import BLUE, GREEN, VERMILLION, Sheet, panel_letter
-from mpcbench.report.words import labels, mark, marked_labels, short_footnote
+from mpcbench.report.style import (
+    BLUE,
+    GREEN,
+    LEGEND_ROW,
+    VERMILLION,
+    Sheet,
+    legend_columns,
+    panel_letter,
+    protocol_handles,
+    protocol_look,
+)
+from mpcbench.report.words import labels, mark, protocols, short_footnote
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from matplotlib.transforms import Bbox
 
 SETTINGS = {  # marker, colour, shift in points so that settings at the same traffic stand side by side
@@ -61,9 +72,11 @@ def _figure(
         return None
     note = short_footnote(records)
     both = all(panels)
+    names = _named(records)
     settings = {key[1] for key in accuracy_keys(records) if task and key[::2] == task}
-    legend_rows = (len(settings) + 1) // 2 if len(settings) > 1 else 0
-    top = 0.2 + 0.14 * legend_rows
+    rows = [-(-len(settings) // 2)] if len(settings) > 1 else []
+    rows += [-(-len(names) // legend_columns(names))] if names else []
+    top = 0.2 + LEGEND_ROW * sum(rows)
     gaps = [0.3, 0.36] if both else [0.36]
     gaps[-1] += 0.13 if note else 0
     sheet = Sheet([1.15, 0.85] if both else [1.3], gaps, top=top, left=0.68, right=0.12)
@@ -72,6 +85,8 @@ def _figure(
         handles = _scores(sheet.axes[0], records, costs, task, not panels[1], spreads)
         if len(handles) > 1:
             sheet.legend(handles, 2)
+    if names:
+        sheet.legend(names, legend_columns(names), below=sum(rows[:-1]))
     if panels[1]:
         _divergence(sheet.axes[-1], records, costs, kl, "b" if both else "a", spreads)
     ends = [
@@ -85,6 +100,22 @@ def _figure(
     for axes in sheet.axes:
         place_labels(axes)
     return sheet.figure
+
+
+def _named(records: Sequence[Record]) -> list[Line2D]:
+    """A legend of the protocols, where there are several."""
+    names = protocols(records)
+    return protocol_handles({name: name for name in names}) if len(names) > 1 else []
+
+
+def _alike(records: Sequence[Record], places: Sequence[int]) -> Iterator[tuple[list[int], dict[str, str]]]:
+    """Places of records that are drawn alike, and how: by protocol, where there are several."""
+    names = protocols(records)
+    for name in names:
+        found = [place for place in places if records[place].protocol.name == name]
+        colour, marker = protocol_look(name)
+        if found:
+            yield found, {"color": colour, "fmt": marker} if len(names) > 1 else {}
 
 
 def main_task(records: Sequence[Record]) -> tuple[str, str] | None:
@@ -102,38 +133,46 @@ def _scores(
 ) -> list:  # fmt: skip
     from matplotlib.transforms import ScaledTranslation
 
-    handles, drawn = [], []
-    for setting, (marker, colour, shift) in SETTINGS.items():
-        found = [(i, score) for i, r in enumerate(records) if (score := _score(r, task, setting))]
-        if not found:
-            continue
-        name = f"{setting} (n={'/'.join(dict.fromkeys(str(score.n) for _, score in found))})"
+    found = {setting: _scored(records, task, setting) for setting in SETTINGS}
+    found = {setting: scores for setting, scores in found.items() if scores}
+    handles = []
+    for setting, scores in found.items():
+        marker, colour, shift = SETTINGS[setting]
+        name = f"{setting} (n={'/'.join(dict.fromkeys(str(score.n) for score in scores.values()))})"
         move = ScaledTranslation(shift / 72, 0, axes.figure.dpi_scale_trans)
-        handle = axes.errorbar(
-            [traffic[i] for i, _ in found],
-            [100 * score.score for _, score in found],
-            [100 * score.stderr for _, score in found],
-            _bars(spreads, [i for i, _ in found]),
-            fmt=marker, color=colour, markersize=4, elinewidth=0.8, capsize=2, capthick=0.8, label=name,
-            transform=axes.transData + move,
-        )  # fmt: skip
+        alike = _alike(records, list(scores)) if len(found) == 1 else [(list(scores), {})]
+        for places, look in alike:
+            handle = axes.errorbar(
+                [traffic[i] for i in places],
+                [100 * scores[i].score for i in places],
+                [100 * scores[i].stderr for i in places],
+                _bars(spreads, places),
+                **{"fmt": marker, "color": colour} | look,
+                markersize=4, elinewidth=0.8, capsize=2, capthick=0.8, label=name,
+                transform=axes.transData + move,
+            )  # fmt: skip
         if not handles:
-            _front(axes, [(traffic[i], 100 * score.score) for i, score in found], most=True)
+            _front(axes, [(traffic[i], 100 * score.score) for i, score in scores.items()], most=True)
             if named:
-                _label(axes, records, [(traffic[i], 100 * s.score, i) for i, s in found])
+                _label(axes, records, [(traffic[i], 100 * score.score, i) for i, score in scores.items()])
         handles.append(handle)
-        drawn += found
+    drawn = [score for scores in found.values() for score in scores.values()]
     axes.set_ylabel(f"{task[1]} [%]", labelpad=2)
     panel_letter(axes, "a", task[0] + (f", {handles[0].get_label()}" if len(handles) == 1 else ""))
-    ends = [100 * (a.score + sign * a.stderr) for _, a in drawn for sign in (-1, 1)]
+    ends = [100 * (score.score + sign * score.stderr) for score in drawn for sign in (-1, 1)]
     room = 0.08 * (max(ends) - min(ends)) or 1.0
     axes.set_ylim(min(ends) - room, max(ends) + room)  # shifted points do not count in autoscaling
     return handles
 
 
-def _score(record: Record, task: tuple[str, str], setting: str) -> Accuracy | None:
+def _scored(records: Sequence[Record], task: tuple[str, str], setting: str) -> dict[int, Accuracy]:
+    """The score of each record that has one, by its place."""
     key = (task[0], setting, task[1])
-    return next((score for score in record.accuracy if accuracy_key(score) == key), None)
+    found = {
+        i: next((score for score in record.accuracy if accuracy_key(score) == key), None)
+        for i, record in enumerate(records)
+    }
+    return {i: score for i, score in found.items() if score is not None}
 
 
 def _bars(spreads: Sequence[Spread] | None, places: Sequence[int]) -> list[tuple[float, ...]] | None:
@@ -146,10 +185,12 @@ def _divergence(
     spreads: Sequence[Spread] | None,
 ) -> None:  # fmt: skip
     points = [(x, y, i) for i, (x, y) in enumerate(zip(traffic, kl, strict=True)) if y is not None]
-    axes.errorbar(
-        [p[0] for p in points], [p[1] for p in points], xerr=_bars(spreads, [p[2] for p in points]),
-        fmt="D", color="black", markersize=3.5, elinewidth=0.8, capsize=2, capthick=0.8,
-    )  # fmt: skip
+    for places, look in _alike(records, [i for *_, i in points]):
+        axes.errorbar(
+            [traffic[i] for i in places], [kl[i] for i in places], xerr=_bars(spreads, places),
+            **{"fmt": "D", "color": "black"} | look,
+            markersize=3.5, elinewidth=0.8, capsize=2, capthick=0.8,
+        )  # fmt: skip
     _front(axes, [(x, y) for x, y, _ in points], most=False)
     _label(axes, records, points)
     axes.set_ylabel("KL [nats/token]", labelpad=2)
@@ -183,11 +224,14 @@ def _limits(axes: Axes, traffic: Sequence[float]) -> None:
 
 
 def _label(axes: Axes, records: Sequence[Record], points: Sequence[tuple[float, float, int]]) -> None:
-    names = [f"{name} layers{mark(r)}" for name, r in zip(labels(records), records, strict=True)]
-    short = marked_labels(records)
+    alone = [  # the legend names protocols
+        name.removeprefix(f"{record.protocol.name} ")
+        for name, record in zip(labels(records), records, strict=True)
+    ]
     for x, y, i in points:
         axes.annotate(
-            names[i] if i == points[0][2] else short[i], (x, y), (0, 0), textcoords="offset points",
+            f"{alone[i]}{' layers' if i == points[0][2] else ''}{mark(records[i])}",
+            (x, y), (0, 0), textcoords="offset points",
             fontsize=7, ha="center", va="center", gid="label",
         )  # fmt: skip
 

@@ -200,6 +200,28 @@ def test_settings_are_told_apart_in_a_legend_that_fits() -> None:
 
 
 @pytest.mark.usefixtures("style")
+@pytest.mark.parametrize("settings", [False, True])
+def test_protocols_are_told_apart_in_a_legend_and_points_by_their_layers(settings: bool) -> None:
+    records = make_comparison() + [record.model_copy(deep=True) for record in make_comparison()]
+    for record in records[len(records) // 2 :]:
+        record.protocol.name = "frontier"
+        record.latency.median_seconds /= 8
+    figure = tradeoff.latency_tradeoff_figure(_with_settings(records) if settings else records)
+    renderer = figure.canvas.get_renderer()
+    legend = figure.legends[-1]
+    assert [text.get_text() for text in legend.get_texts()] == ["crypten", "frontier"]
+    assert len(figure.legends) == 1 + settings
+    boxes = [found.get_window_extent(renderer) for found in figure.legends]
+    assert boxes[-1].y0 >= figure.axes[0].get_tightbbox(renderer).y1 - 1
+    assert not settings or boxes[0].y0 >= boxes[1].y1 - 1
+    labels = [text.get_text() for text in figure.axes[-1].texts if text.get_gid() == "label"]
+    counts = [str(len(record.model.polynomial_layers)) for record in records]
+    assert [label.split()[0].rstrip("†") for label in labels] == counts
+    marks = [line for line in figure.axes[-1].lines if line.get_marker() in ("o", "D")]
+    assert len({line.get_color() for line in marks}) == 2
+
+
+@pytest.mark.usefixtures("style")
 def test_the_front_joins_what_nothing_beats() -> None:
     points = [(3.0, 50.0), (1.0, 40.0), (2.0, 40.0), (4.0, 49.0), (1.0, 39.0), (5.0, 60.0)]
     assert tradeoff.pareto(points, most=True) == [(1.0, 40.0), (3.0, 50.0), (5.0, 60.0)]
