@@ -75,7 +75,8 @@ def _figure(
     names = _named(records)
     settings = {key[1] for key in accuracy_keys(records) if task and key[::2] == task}
     rows = [-(-len(settings) // 2)] if len(settings) > 1 else []
-    rows += [-(-len(names) // legend_columns(names))] if names else []
+    columns = legend_columns(names) if names else 0
+    rows += [-(-len(names) // columns)] if names else []
     top = 0.2 + LEGEND_ROW * sum(rows)
     gaps = [0.3, 0.36] if both else [0.36]
     gaps[-1] += 0.13 if note else 0
@@ -86,7 +87,7 @@ def _figure(
         if len(handles) > 1:
             sheet.legend(handles, 2)
     if names:
-        sheet.legend(names, legend_columns(names), below=sum(rows[:-1]))
+        sheet.legend(names, columns, below=sum(rows[:-1]))
     if panels[1]:
         _divergence(sheet.axes[-1], records, costs, kl, "b" if both else "a", spreads)
     ends = [

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from mpcbench.report.style import (
     BLUE,
     GREEN,
+    LEGEND_ROW,
     ORANGE,
     PURPLE,
     SKY,
     VERMILLION,
     Sheet,
+    legend_columns,
     panel_letter,
     paper,
     write_figure,
@@ -74,24 +76,28 @@ def training_figure(lines: Lines) -> Figure:
 
 def comparison_figure(runs: Mapping[str, Lines]) -> Figure:
     """Loss and gradient norm of runs, at most four, on shared logarithmic axes; runs: label -> log lines."""
+    from matplotlib.lines import Line2D
+
     colours = ((VERMILLION, "-"), (BLUE, "-"), (ORANGE, "--"), (SKY, "-."))
-    columns = 3 if max(map(len, runs)) < 24 else 2
-    sheet = Sheet([1.0, 0.8], [0.24, 0.36], top=_legend_height(len(runs), columns), left=0.6)
-    handles = []
-    for (label, lines), (colour, style) in zip(runs.items(), colours, strict=False):
-        steps, _ = _steps(lines)
-        for axes, key in zip(sheet.axes, ("loss", "grad_norm"), strict=True):
-            points = [(s["at"], s[key]) for s in steps if s[key] is not None]
-            curve = _curve(axes, points, colour, style, label)
-            handles += curve if key == "loss" else []
+    styles = dict(zip(runs, colours, strict=False))
+    handles = [
+        Line2D([], [], color=colour, linestyle=style, lw=0.8, label=label)
+        for label, (colour, style) in styles.items()
+    ]
+    columns = legend_columns(handles)
+    sheet = Sheet([1.0, 0.8], [0.24, 0.36], top=_legend_height(len(handles), columns), left=0.6)
     sheet.legend(handles, columns)
+    for label, (colour, style) in styles.items():
+        steps, _ = _steps(runs[label])
+        for axes, key in zip(sheet.axes, ("loss", "grad_norm"), strict=True):
+            _curve(axes, [(s["at"], s[key]) for s in steps if s[key] is not None], colour, style, label)
     _finish(sheet, [], ("loss", "gradient norm before clipping"))
     return sheet.figure
 
 
 def _legend_height(entries: int, columns: int) -> float:
     """Inches above the first panel for a legend and the panel's title."""
-    return 0.34 + 0.13 * (math.ceil(entries / columns) - 1)
+    return 0.34 + LEGEND_ROW * (math.ceil(entries / columns) - 1)
 
 
 def _steps(lines: Lines) -> tuple[list[dict[str, Any]], list[int]]:
