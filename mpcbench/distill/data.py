@@ -13,7 +13,7 @@ from mpcbench.accuracy.questions import QuestionSet
 from mpcbench.checkpoints import Checkpoint
 from mpcbench.distill.own_text import self_texts
 from mpcbench.distill.recipe import FIT_TOKENS
-from mpcbench.distill.texts import HOLD_OUT_EVERY, WINDOW, Split, Texts, answered, calibration_texts
+from mpcbench.distill.texts import HOLD_OUT_EVERY, WINDOW, Split, Texts, calibration_texts
 from mpcbench.errors import UserError
 from mpcbench.progress import Progress, silent
 
@@ -52,7 +52,8 @@ def without_questions(texts: Texts, questions: QuestionSet) -> Texts:
             f"{texts.description} holds the questions of {questions.task}, which the model is to be scored "
             "on: train on one split and score on another."
         )
-    return Texts.of(kept, f"{texts.description} without {dropped} questions of {questions.task}")
+    description = f"{texts.description} without {dropped} questions of {questions.task}"
+    return Texts.of(kept, description, {right: texts.wrong[right] for right in kept if right in texts.wrong})
 
 
 def _question(passage: str) -> str:
@@ -62,24 +63,32 @@ def _question(passage: str) -> str:
 def training_split(texts: Texts, tokenizer: PreTrainedTokenizerBase) -> Split:
     """Windows of at most ``WINDOW`` tokens; every eighth passage is held out up to ``HELD_OUT_TOKENS``.
 
-    A passage is wholly in one part. Raises UserError when a part would be empty.
+    A passage is wholly in one part; wrong answers are of questions in the first. Raises UserError when a
+    part would be empty.
     """
     fit: Sequences = []
     held_out: Sequences = []
+    wrong: Sequences = []
     room = HELD_OUT_TOKENS
     for index, text in enumerate(texts.texts):
-        tokens = tokenizer(text)["input_ids"]
-        windows = [tokens[start : start + WINDOW] for start in range(0, len(tokens), WINDOW)]
-        windows = [window for window in windows if len(window) > 1]
+        windows = _windows(text, tokenizer)
         held = index % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1 and room > 0
         room -= sum(map(len, windows)) if held else 0
         (held_out if held else fit).extend(windows)
+        if not held:
+            wrong += [window for other in texts.wrong.get(text, []) for window in _windows(other, tokenizer)]
     if not fit or not held_out:
         raise UserError(
             f"The {texts.description} has too little text to train on and hold out from: "
             f"give at least {HOLD_OUT_EVERY} passages of two tokens or more."
         )
-    return Split(fit, held_out)
+    return Split(fit, held_out, wrong)
+
+
+def _windows(text: str, tokenizer: PreTrainedTokenizerBase) -> Sequences:
+    tokens = tokenizer(text)["input_ids"]
+    windows = [tokens[start : start + WINDOW] for start in range(0, len(tokens), WINDOW)]
+    return [window for window in windows if len(window) > 1]
 
 
 def for_calibration(parts: Split, tokens: int = FIT_TOKENS) -> Split:
@@ -186,4 +195,4 @@ def _arc_from_hub() -> Texts:
     config = arc_easy_config()
     with quiet():
         rows = datasets.load_dataset(config["dataset_path"], config["dataset_name"], split="train")
-    return Texts.of(list(map(answered, rows)), f"{config['dataset_name']}, train split, from the Hub")
+    return Texts.asked(rows, f"{config['dataset_name']}, train split, from the Hub")

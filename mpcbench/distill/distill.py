@@ -122,12 +122,12 @@ class _Run:
         own = self._own_text(state.stage)
         sequences, weights = self._fitted(own)
         add_polynomials(student, new, recipe.polynomials, sequences, recipe.seed, self.progress, weights)
-        for texts in (self.parts.fit, own):
+        for texts in (self.parts.fit, own, self._wrong):
             teacher.keep(texts)
         head = None if self.plan.teacher is None else teacher.model.lm_head
         module = Distillation(student, recipe.objective, head, recipe.compute == "bfloat16")
         share = max(1, recipe.optimiser.tokens // accelerator.num_processes)
-        batches = Batches(self.parts.fit + own, share, recipe.seed)
+        batches = Batches(self.parts.fit + own + self._wrong, share, recipe.seed)
         trainer = Trainer(
             accelerator, recipe, module, teacher, judge, batches, self.folder, state, self.progress, self.say
         )
@@ -140,6 +140,11 @@ class _Run:
         given = beginning(self.parts.fit, tokens)
         beside = beginning(own, tokens) if weight else []
         return given + beside, [1.0] * len(given) + [weight] * len(beside)
+
+    @property
+    def _wrong(self) -> list[list[int]]:
+        """Questions with wrong answers, where the recipe wants them."""
+        return self.parts.wrong if self.recipe.wrong_answers else []
 
     @property
     def _alike(self) -> Alike | None:
@@ -239,20 +244,22 @@ class _Run:
             start=recipe.polynomials.start,
             teacher=f"{teacher}, {recipe.teacher.precision}", steps=steps, seed=recipe.seed,
             data=plan.texts.description + own, data_sha256=plan.texts.sha256,
-            data_tokens=sum(map(len, self.parts.fit + self.own)),
+            data_tokens=sum(map(len, self.parts.fit + self.own + self._wrong)),
             held_out=HeldOut(tokens=0, kl=0.0, argmax_agreement=0.0), mpcbench_version=__version__,
         )  # fmt: skip
 
 
 def _identity(plan: Plan) -> dict[str, Any]:
     """What makes a run this run and no other."""
-    avoided = {}
+    further = {}
     if plan.questions and plan.recipe.own_text.passages:
-        avoided["questions"] = plan.questions.sha256
+        further["questions"] = plan.questions.sha256
+    if plan.recipe.wrong_answers:
+        further["wrong"] = hashlib.sha256(json.dumps(plan.texts.wrong).encode()).hexdigest()
     return {
         "model": {"name": plan.original.name, "sha256": plan.original.sha256},
         "teacher": plan.teacher.sha256 if plan.teacher else "the model itself",
-        "data": {"description": plan.texts.description, "sha256": plan.texts.sha256, **avoided},
+        "data": {"description": plan.texts.description, "sha256": plan.texts.sha256, **further},
         "recipe": plan.recipe.model_dump(mode="json", exclude={"description": True, **plan.recipe.newer}),
     }
 

@@ -3,6 +3,7 @@
 loss = kl * T^2 KL(teacher/T || student/T)     mean over tokens (Hinton et al., 2015, section 2)
      + layer_mse * mean squared error of the outputs of the polynomial layers, mostly without first tokens
      + cross_entropy * cross-entropy of the next token of the text
+     + likelihood * T^2 (log-likelihood of the next token, student - teacher)^2      mean over tokens
      + gate_range * mean squared relative excess of |gate| over the range the polynomial was fitted on
 """
 
@@ -146,8 +147,8 @@ class Distillation(nn.Module):
                 hidden = self.student.model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
             hidden = hidden[batch.real]
             parts: dict[str, torch.Tensor] = {}
-            if goal.kl:
-                parts["kl"] = self.divergence(hidden, targets.hidden)
+            if goal.kl or goal.likelihood:
+                parts |= self.divergence(hidden, targets.hidden, batch.labels)
             if goal.cross_entropy:
                 logits = self.student.model.lm_head(hidden).float()
                 parts["cross_entropy"] = functional.cross_entropy(logits, batch.labels)
@@ -163,12 +164,21 @@ class Distillation(nn.Module):
         loss = sum(getattr(goal, name) * value for name, value in parts.items())
         return {"loss": loss, **parts}
 
-    def divergence(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """T^2 KL(teacher/T || student/T) in nats, mean over tokens; hidden states [tokens, hidden]."""
+    def divergence(
+        self, student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """``kl`` and, if the objective has it, ``likelihood``; hidden states [tokens, hidden].
+
+        labels: [tokens] the text's own next tokens, -100 where a row ends.
+        """
+        goal = self.objective
         other = None if self._head[0] is None else self._head[0].weight
         own, dtype = self.student.model.lm_head.weight, torch.bfloat16 if self.autocast else torch.float32
         with torch.autocast(student.device.type, enabled=False):
-            return Divergence.apply(student, teacher, own, other, dtype, self.objective.temperature)
+            kl, likelihood = Divergence.apply(
+                student, teacher, own, other, dtype, goal.temperature, labels if goal.likelihood else None
+            )
+        return {"kl": kl, "likelihood": likelihood} if goal.likelihood else {"kl": kl}
 
 
 def layer_error(

@@ -28,7 +28,11 @@ Count = Annotated[int, Field(ge=1)]
 FIT_TOKENS = 10_000
 """Of the training text, which polynomials start from unless a recipe says otherwise."""
 
-_NEWER = {"polynomials": ("fit_tokens", "guard_reach", "basis"), "own_text": ("fit_weight",)}
+_NEWER = {
+    "polynomials": ("fit_tokens", "guard_reach", "basis"),
+    "objective": ("likelihood",),
+    "own_text": ("fit_weight",),
+}
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -103,6 +107,12 @@ class Objective(_Strict):
     layer_mse_first: bool = False
     cross_entropy: Weight = 0.0
     gate_range: Weight = 0.0
+    likelihood: Weight = 0.0
+
+    @property
+    def of_outputs(self) -> bool:
+        """Whether any part looks at what the model says, and so reaches all its layers."""
+        return bool(self.kl or self.cross_entropy or self.likelihood)
 
 
 class Optimiser(_Strict):
@@ -158,6 +168,8 @@ class Recipe(_Strict):
     ``compute``: precision of the student's matrix products; everything else is float32. ``keep``: the result
     of a stage is its best step by held-out KL, the start included, or whatever the last step left.
     ``eight_bits``: adapters keep their low-rank updates in eight bits, a quarter of the size.
+    ``wrong_answers``: questions are trained on with each of their wrong answers too, where the data has any:
+    multiple choice is scored by the likelihoods of all answers.
     """
 
     description: str = ""
@@ -170,6 +182,7 @@ class Recipe(_Strict):
     compute: Literal["float32", "bfloat16"] = "bfloat16"
     keep: Literal["best", "last"] = "best"
     eight_bits: bool = False
+    wrong_answers: bool = False
     evaluate_every: Count = 25
     save_every: Count = 25
     seed: int = 0
@@ -185,9 +198,9 @@ class Recipe(_Strict):
     @model_validator(mode="after")
     def _something_to_learn(self) -> Recipe:
         goal = self.objective
-        if not (goal.kl or goal.cross_entropy or goal.layer_mse or goal.gate_range):
+        if not (goal.of_outputs or goal.layer_mse or goal.gate_range):
             raise ValueError("all weights of the objective are 0: set kl, for one")
-        if 0 in self.polynomials.layers and not (goal.kl or goal.cross_entropy):
+        if 0 in self.polynomials.layers and not goal.of_outputs:
             raise ValueError("a stage of 0 polynomial layers learns from kl or cross_entropy alone: set one")
         return self
 
@@ -199,7 +212,7 @@ class Recipe(_Strict):
     @property
     def newer(self) -> dict[str, Any]:
         """Fields that were added later and are not set, as pydantic's ``exclude``: they change no name."""
-        unset = {}
+        unset: dict[str, Any] = {} if self.wrong_answers else {"wrong_answers": True}
         for part, fields in _NEWER.items():
             content = getattr(self, part)
             unset[part] = {f for f in fields if getattr(content, f) == type(content).model_fields[f].default}

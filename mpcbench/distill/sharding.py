@@ -27,7 +27,7 @@ def accelerator(recipe: Recipe) -> Any:
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-    everywhere = recipe.objective.kl or recipe.objective.cross_entropy  # else later layers get no gradient
+    everywhere = recipe.objective.of_outputs  # else later layers get no gradient
     parallel = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=not everywhere)
     found = Accelerator(kwargs_handlers=[parallel, InitProcessGroupKwargs(timeout=PATIENCE)])
     if found.distributed_type == "FSDP" and not found.is_fsdp2:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,24 +23,39 @@ HOLD_OUT_EVERY = 8
 
 @dataclass(frozen=True)
 class Texts:
-    """Passages, what they are in words, and the SHA-256 of their text."""
+    """Passages, what they are in words, and the SHA-256 of their text.
+
+    ``wrong``: of passages that are a question with its right answer, the question with each wrong one.
+    """
 
     texts: list[str]
     description: str
     sha256: str
+    wrong: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, passages: list[str], description: str) -> Texts:
+    def of(cls, passages: list[str], description: str, wrong: dict[str, list[str]] | None = None) -> Texts:
         """With their digest."""
-        return cls(passages, description, hashlib.sha256("\0".join(passages).encode()).hexdigest())
+        digest = hashlib.sha256("\0".join(passages).encode()).hexdigest()
+        return cls(passages, description, digest, wrong or {})
+
+    @classmethod
+    def asked(cls, items: Iterable[Mapping[str, Any]], description: str) -> Texts:
+        """Questions in ARC's format as passages."""
+        questions = list(map(answered, items))
+        return cls.of([right for right, _ in questions], description, dict(questions))
 
 
 @dataclass(frozen=True)
 class Split:
-    """Token sequences of at most ``WINDOW`` tokens: those the fit sees, and those it never sees."""
+    """Token sequences of at most ``WINDOW`` tokens: those the fit sees, and those it never sees.
+
+    ``wrong``: questions that are in ``fit`` with their right answers, with wrong ones.
+    """
 
     fit: list[list[int]]
     held_out: list[list[int]]
+    wrong: list[list[int]] = field(default_factory=list)
 
     @property
     def fit_tokens(self) -> int:
@@ -66,24 +81,31 @@ def calibration_texts(source: str | None = None) -> Texts:
         raise UserError(f"There is no calibration file {path}: give a text file or ARC's JSONL.") from None
     except (IsADirectoryError, UnicodeDecodeError):
         raise UserError(f"{path} is not a text file: give a UTF-8 text file or ARC's JSONL.") from None
+    wrong: dict[str, list[str]] = {}
     if path.suffix in (".jsonl", ".json"):
-        lines = [_passage(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
-    return _texts(lines, path.name)
+        read = [_passage(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
+        lines = [passage for passage, _ in read]
+        wrong = {_plain(passage): list(map(_plain, others)) for passage, others in read if others}
+    return _texts(lines, path.name, wrong)
 
 
-def _texts(lines: list[str], description: str) -> Texts:
-    passages = [line.strip().replace("\\n", "\n") for line in lines if line.strip()]
+def _texts(lines: list[str], description: str, wrong: dict[str, list[str]] | None = None) -> Texts:
+    passages = [_plain(line) for line in lines if line.strip()]
     if len(passages) < 2:
         raise UserError(f"The {description} holds {len(passages)} passages: give at least two, a line each.")
-    return Texts.of(passages, description)
+    return Texts.of(passages, description, wrong)
 
 
-def _passage(line: str, where: str) -> str:
-    """The ``text`` of a JSON line, or ``Question: ...`` and ``Answer: ...`` of one line of ARC."""
+def _plain(line: str) -> str:
+    return line.strip().replace("\\n", "\n")
+
+
+def _passage(line: str, where: str) -> tuple[str, list[str]]:
+    """The ``text`` of a JSON line, or what :func:`answered` makes of one line of ARC."""
     try:
         item = json.loads(line)
         if isinstance(item.get("text"), str):
-            return item["text"]
+            return item["text"], []
         return answered(item)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise UserError(
@@ -91,11 +113,12 @@ def _passage(line: str, where: str) -> str:
         ) from None
 
 
-def answered(item: Mapping[str, Any]) -> str:
-    """A question in ARC's format with its right answer, as lm-eval writes them."""
+def answered(item: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """A question in ARC's format with its right answer, and with each wrong one, as lm-eval writes them."""
     choices = item["choices"]
-    answer = choices["text"][choices["label"].index(item["answerKey"])]
-    return f"Question: {item['question']}\nAnswer: {answer}"
+    passages = [f"Question: {item['question']}\nAnswer: {answer}" for answer in choices["text"]]
+    right = passages.pop(choices["label"].index(item["answerKey"]))
+    return right, passages
 
 
 def split(texts: Texts, tokenizer: PreTrainedTokenizerBase) -> Split:

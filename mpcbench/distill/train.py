@@ -97,7 +97,7 @@ class Trainer:
         batch = self.batches[step * accelerator.num_processes + accelerator.process_index]
         batch = batch.to(accelerator.device)
         goal = self.recipe.objective
-        needed = goal.kl or goal.layer_mse
+        needed = goal.kl or goal.likelihood or goal.layer_mse
         targets = self.teacher.answer(batch, self.objective.compared_layers) if needed else None
         parts = self.module(batch, targets)
         accelerator.backward(parts["loss"])

@@ -33,6 +33,7 @@ PARTS = {
     "kl": ("KL", BLUE, "-"),
     "layer_mse": ("layer MSE", VERMILLION, "--"),
     "cross_entropy": ("cross-entropy", GREEN, "-."),
+    "likelihood": ("likelihood", ORANGE, (0, (4, 1, 1, 1))),
     "gate_range": ("gate range", PURPLE, ":"),
 }
 

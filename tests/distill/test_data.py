@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mpcbench.accuracy.questions import Question, QuestionSet
 from mpcbench.distill.data import (
     HELD_OUT_TOKENS,
     Batches,
@@ -10,6 +11,7 @@ from mpcbench.distill.data import (
     pad,
     training_split,
     training_texts,
+    without_questions,
 )
 from mpcbench.distill.texts import Split, Texts
 from mpcbench.errors import UserError
@@ -31,6 +33,24 @@ def test_every_eighth_passage_is_held_out_whole():
     assert parts.held_out[:2] == [ids[7][:256], ids[7][256:]]
     assert parts.fit[:2] == [ids[0][:256], ids[0][256:]]
     assert sum(map(len, parts.fit)) == 21 * 300
+
+
+def test_wrong_answers_are_those_of_questions_that_are_trained_on():
+    passages = tiny_texts(count=24, words=10)
+    wrong = {passage: [f"{passage} w{index}", f"{passage} w5"] for index, passage in enumerate(passages)}
+    asked = Texts.of(passages, "questions", wrong)
+    plain, more = (training_split(some, TOKENIZER) for some in (texts(passages), asked))
+    assert (plain.fit, plain.held_out, plain.wrong) == (more.fit, more.held_out, [])
+    assert len(more.wrong) == 2 * len(more.fit)
+    assert [tokens[:10] for tokens in more.wrong[::2]] == more.fit
+
+
+def test_what_is_left_of_texts_keeps_its_wrong_answers():
+    passages = [f"Question: {name}?\nAnswer: yes" for name in "abcd"]
+    wrong = {passage: [passage.replace("yes", "no")] for passage in passages[1:]}
+    asked = QuestionSet("task", "task", [Question("b?", ["yes", "no"], 0)])
+    left = without_questions(Texts.of(passages, "questions", wrong), asked)
+    assert left.texts == [passages[0], *passages[2:]] and list(left.wrong) == passages[2:]
 
 
 def test_what_is_held_out_has_an_end():

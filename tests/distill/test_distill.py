@@ -276,6 +276,24 @@ def test_own_text_is_trained_on_and_not_held_out(tmp_path):
     assert kls(plain.folder)[-1] != kls(more.folder)[-1]
 
 
+def test_wrong_answers_are_trained_on_where_the_recipe_says_so(tmp_path):
+    wrong = {text: [f"{text} w{place}"] for place, text in enumerate(TEXTS.texts, 3)}
+    asked = replace(TEXTS, wrong=wrong)
+    plans = [
+        replace(plan(tmp_path / name, wrong_answers=wanted), texts=texts)
+        for name, wanted, texts in (("right", False, asked), ("none", True, TEXTS), ("all", True, asked))
+    ]
+    infos = [load_adapter(distill(one)[-1])[1] for one in plans]
+    counts = [info.data_tokens for info in infos]
+    trained = len(TEXTS.texts) - len(TEXTS.texts) // 8
+    assert counts[0] == counts[1] and counts[2] == 2 * counts[0] + trained
+    starts, ends = zip(*[(kls(one.folder)[0], kls(one.folder)[-1]) for one in plans], strict=True)
+    assert starts[0] == starts[1] == starts[2] and ends[0] == ends[1] != ends[2]
+    other = replace(plans[2], texts=replace(TEXTS, wrong={TEXTS.texts[0]: ["w3 w4"]}))
+    with pytest.raises(UserError, match="another data"):
+        distill(other)
+
+
 def test_own_text_may_be_fitted_on_as_well(tmp_path):
     own = {"passages": 32, "fit_weight": 0.5}
     plain, more = plan(tmp_path / "plain"), plan(tmp_path / "more", own_text=own)

@@ -56,6 +56,21 @@ def test_attention_is_plain_for_a_step_and_as_it_was_after_it():
     assert config._attn_implementation == usual
 
 
+@pytest.mark.parametrize("kl", [0.0, 1.0])
+def test_likelihood_compares_what_both_say_of_the_texts_next_token(kl):
+    model = tiny_llama()
+    student = student_of(model)
+    parts = parts_of(student, model, Objective(kl=kl, likelihood=0.5))
+    later = BATCH.real[:, 1:]
+    p, q = (
+        m(BATCH.ids).logits[:, :-1].log_softmax(-1).gather(2, BATCH.ids[:, 1:, None])[..., 0][later]
+        for m in (model, student.model)
+    )
+    expected = (q - p).square().mean().item()
+    assert parts["likelihood"].item() == pytest.approx(expected, rel=1e-4)
+    assert parts["loss"].item() == pytest.approx(kl * parts["kl"].item() + 0.5 * expected, rel=1e-4)
+
+
 def test_cross_entropy_is_of_the_next_token_within_a_row():
     model = tiny_llama()
     student = student_of(model)

@@ -30,7 +30,17 @@ def test_arc_questions_come_with_their_right_answer(tmp_path):
     path.write_text((json.dumps(QUESTION) + "\n") * 2)
     texts = calibration_texts(str(path))
     assert texts.texts == ["Question: What is red?\nAnswer: blood"] * 2
+    assert texts.wrong == {texts.texts[0]: ["Question: What is red?\nAnswer: snow"]}
     assert texts.description == "some.jsonl"
+
+
+def test_a_passage_of_text_has_no_wrong_answers(tmp_path):
+    path = tmp_path / "some.jsonl"
+    path.write_text(json.dumps(QUESTION) + "\n" + json.dumps({"text": "Snow is white."}) + "\n")
+    texts = calibration_texts(str(path))
+    assert texts.texts[1] == "Snow is white." and list(texts.wrong) == texts.texts[:1]
+    (tmp_path / "same.txt").write_text("Question: What is red?\\nAnswer: blood\nSnow is white.\n")
+    assert calibration_texts(str(tmp_path / "same.txt")).sha256 == texts.sha256  # named by its passages alone
 
 
 def test_a_text_file_has_a_passage_a_line(tmp_path):
