@@ -20,7 +20,7 @@ from mpcbench.report.style import (
     protocol_handles,
     protocol_look,
 )
-from mpcbench.report.words import labels, mark, protocols, short_footnote
+from mpcbench.report.words import mark, names_within, protocols, short_footnote
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -225,10 +225,7 @@ def _limits(axes: Axes, traffic: Sequence[float]) -> None:
 
 
 def _label(axes: Axes, records: Sequence[Record], points: Sequence[tuple[float, float, int]]) -> None:
-    alone = [  # the legend names protocols
-        name.removeprefix(f"{record.protocol.name} ")
-        for name, record in zip(labels(records), records, strict=True)
-    ]
+    alone = names_within(records)  # the legend names protocols
     for x, y, i in points:
         axes.annotate(
             f"{alone[i]}{' layers' if i == points[0][2] else ''}{mark(records[i])}",

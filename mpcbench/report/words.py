@@ -13,27 +13,34 @@ DOUBLE_DAGGER = "‡"
 
 
 def labels(records: Sequence[Record]) -> list[str]:
-    """Short names of records that stand side by side: their number of polynomial layers.
+    """Short names of records that stand side by side: :func:`names_within`, behind the protocol's name where
+    there are several."""
+    names = names_within(records)
+    if len(protocols(records)) == 1:
+        return names
+    return [f"{record.protocol.name} {name}" for record, name in zip(records, names, strict=True)]
 
-    Several protocols are told apart by their names before it. Where two records share that name, the
-    degree, the placement or the key tells them apart.
-    """
+
+def names_within(records: Sequence[Record]) -> list[str]:
+    """What tells records of one protocol apart: their number of polynomial layers, and where two share it
+    the degree, the placement or the key as well."""
     counts = [str(len(record.model.polynomial_layers)) for record in records]
-    if len(protocols(records)) > 1:
-        counts = [f"{record.protocol.name} {count}" for record, count in zip(records, counts, strict=True)]
     candidates = (
-        counts,
         [f"{c} (degree {r.model.degree})" for c, r in zip(counts, records, strict=True)],
         [f"{c} ({r.model.placement})" for c, r in zip(counts, records, strict=True)],
         [f"{c} ({r.key[:4]})" for c, r in zip(counts, records, strict=True)],
     )
     named = list(counts)
-    for choice in candidates[1:]:
-        repeated = Counter(named)
-        for i, name in enumerate(named):
-            if repeated[name] > 1 and _tells_apart(choice, counts, i):
+    for choice in candidates:
+        repeated = Counter(_of_protocol(records, named))
+        for i, one in enumerate(_of_protocol(records, named)):
+            if repeated[one] > 1 and _tells_apart(choice, _of_protocol(records, counts), i):
                 named[i] = choice[i]
     return named
+
+
+def _of_protocol(records: Sequence[Record], names: Sequence[str]) -> list[tuple[str, str]]:
+    return [(record.protocol.name, name) for record, name in zip(records, names, strict=True)]
 
 
 def protocols(records: Sequence[Record]) -> list[str]:
@@ -41,7 +48,7 @@ def protocols(records: Sequence[Record]) -> list[str]:
     return list(dict.fromkeys(record.protocol.name for record in records))
 
 
-def _tells_apart(choice: Sequence[str], counts: Sequence[str], index: int) -> bool:
+def _tells_apart(choice: Sequence[str], counts: Sequence[tuple[str, str]], index: int) -> bool:
     rivals = [choice[i] for i, count in enumerate(counts) if count == counts[index]]
     return rivals.count(choice[index]) == 1
 
