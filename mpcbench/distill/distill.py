@@ -120,14 +120,15 @@ class _Run:
         again = recipe.polynomials.refit and state.step == 0
         new = [layer for layer in layers if again or layer not in student.polynomials]
         own = self._own_text(state.stage)
-        sequences, weights = self._fitted(own)
-        add_polynomials(student, new, recipe.polynomials, sequences, recipe.seed, self.progress, weights)
+        fitted, weights = self._fitted(own)
+        add_polynomials(student, new, recipe.polynomials, fitted, recipe.seed, self.progress, weights)
         for texts in (self.parts.fit, own, self._wrong):
             teacher.keep(texts)
         head = None if self.plan.teacher is None else teacher.model.lm_head
         module = Distillation(student, recipe.objective, head, recipe.compute == "bfloat16")
         share = max(1, recipe.optimiser.tokens // accelerator.num_processes)
-        batches = Batches(self.parts.fit + own + self._wrong, share, recipe.seed)
+        sequences = self.parts.fit + own * recipe.own_text.times + self._wrong
+        batches = Batches(sequences, share, recipe.seed)
         trainer = Trainer(
             accelerator, recipe, module, teacher, judge, batches, self.folder, state, self.progress, self.say
         )

@@ -31,7 +31,7 @@ FIT_TOKENS = 10_000
 _NEWER = {
     "polynomials": ("fit_tokens", "guard_reach", "basis"),
     "objective": ("likelihood",),
-    "own_text": ("fit_weight",),
+    "own_text": ("fit_weight", "times"),
 }
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -153,13 +153,15 @@ class OwnText(_Strict):
     that it is like them. Behind none it starts from a random token. ``last_stage``: only there, where there
     is more to learn than the given text can teach. ``fit_weight``: what its tokens count where polynomials
     are fitted, those of the given text counting 1. A small weight leaves the fit to the given text, and keeps
-    polynomials of degree three and four from running away on any other.
+    polynomials of degree three and four from running away on any other. ``times``: how often training comes
+    to each passage while it comes to each given one once.
     """
 
     passages: Annotated[int, Field(ge=0)] = 0
     examples: Annotated[int, Field(ge=0)] = 0
     last_stage: bool = False
     fit_weight: Weight = 0.0
+    times: Count = 1
 
 
 class Recipe(_Strict):

@@ -302,6 +302,21 @@ def test_own_text_may_be_fitted_on_as_well(tmp_path):
     assert kls(plain.folder)[0] != kls(more.folder)[0]
 
 
+def test_own_text_may_come_more_often_than_given_text(tmp_path):
+    own = {"passages": 32, "examples": 2}
+    once, twice = (
+        plan(tmp_path / str(times), own_text=own | {"times": times}, optimiser={"steps": 9, "tokens": 400})
+        for times in (1, 2)
+    )
+    tokens = [load_adapter(distill(one)[-1])[1].data_tokens for one in (once, twice)]
+    assert tokens[0] == tokens[1] and kls(once.folder)[0] == kls(twice.folder)[0]
+    seen = [
+        sum(line["tokens"] for line in read_log(one.folder / "log.jsonl") if line["event"] == "step")
+        for one in (once, twice)
+    ]
+    assert seen[0] != seen[1] and kls(once.folder)[-1] != kls(twice.folder)[-1]
+
+
 def test_own_text_of_the_last_stage_alone(tmp_path):
     """The stages before it are those of a run without."""
     staged = {"polynomials": {"layers": [1, 2]}, "optimiser": {"steps": 3, "tokens": 100}}

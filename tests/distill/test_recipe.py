@@ -118,6 +118,8 @@ def test_a_field_that_is_not_set_leaves_the_name_of_older_recipes():
     assert load_recipe("naive", {"polynomials.guard_reach": 1.5}).sha256 == recipe.sha256
     assert load_recipe("naive", {"polynomials.basis": "orthogonal"}).sha256 != recipe.sha256
     assert load_recipe("naive", {"polynomials.basis": "powers"}).sha256 == recipe.sha256
+    assert own.sha256 == load_recipe("mpcbench", {"own_text": {"passages": 9, "times": 1}}).sha256
+    assert own.sha256 != load_recipe("mpcbench", {"own_text": {"passages": 9, "times": 2}}).sha256
     assert load_recipe("naive", {"objective.likelihood": 0.5}).sha256 != recipe.sha256
     assert load_recipe("naive", {"objective.likelihood": 0.0}).sha256 == recipe.sha256
     assert load_recipe("naive", {"wrong_answers": True}).sha256 != recipe.sha256
