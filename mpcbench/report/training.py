@@ -54,7 +54,7 @@ def training_figure(lines: Lines) -> Figure:
         del curves["loss"]
     shown = [part for part, points in curves.items() if points]
     top = _legend_height(len(shown), 3)
-    sheet = Sheet([0.95, 0.7, 0.7, 0.7], [0.24, 0.24, 0.24, 0.36], top=top, left=0.6)
+    sheet = Sheet([0.95, 0.7, 0.7, 0.7], [0.24, 0.24, 0.24, 0.36], top=top, left=0.6, right=0.14)
     handles = []
     for part in shown:
         label, colour, style = PARTS[part]
@@ -86,7 +86,7 @@ def comparison_figure(runs: Mapping[str, Lines]) -> Figure:
         for label, (colour, style) in styles.items()
     ]
     columns = legend_columns(handles)
-    sheet = Sheet([1.0, 0.8], [0.24, 0.36], top=_legend_height(len(handles), columns), left=0.6)
+    sheet = Sheet([1.0, 0.8], [0.24, 0.36], top=_legend_height(len(handles), columns), left=0.6, right=0.14)
     sheet.legend(handles, columns)
     for label, (colour, style) in styles.items():
         steps, _ = _steps(runs[label])
@@ -112,8 +112,8 @@ def _steps(lines: Lines) -> tuple[list[dict[str, Any]], list[int]]:
     return steps, starts
 
 
-def _curve(axes: Axes, points: list[tuple[float, float]], colour: str, style: str, label: str = "") -> list:
-    return axes.plot(*_columns(points), style, color=colour, lw=0.8, label=label)
+def _curve(axes: Axes, points: list[tuple[float, float]], colour: str, style: Any, label: str = "") -> list:
+    return axes.plot(*_columns(points), linestyle=style, color=colour, lw=0.8, label=label)
 
 
 def _columns(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:

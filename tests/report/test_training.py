@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from mpcbench.distill.recipe import Objective
 from mpcbench.report.style import COLUMN, paper
-from mpcbench.report.training import comparison_figure, training_figure, write_training_figure
+from mpcbench.report.training import PARTS, comparison_figure, training_figure, write_training_figure
 from tests.report.studies import log_lines
 
 
@@ -38,6 +39,25 @@ def test_a_loss_of_one_part_is_drawn_once():
         line.pop("layer_mse") if line["event"] == "step" else None
     (curve,) = training_figure(lines).axes[0].lines
     assert curve.get_label() == "KL"
+
+
+def test_every_part_that_an_objective_can_have_is_drawn_in_a_look_of_its_own():
+    weighted = [name for name in Objective.model_fields if name in PARTS]
+    assert {"kl", "layer_mse", "cross_entropy", "likelihood", "gate_range"} == set(weighted)
+    lines = log_lines(stages=1)
+    for line in lines:
+        line |= dict.fromkeys(weighted, 0.5) if line["event"] == "step" else {}
+    curves = training_figure(lines).axes[0].lines
+    assert len({(curve.get_color(), str(curve._dash_pattern)) for curve in curves}) == len(weighted) + 1
+
+
+@pytest.mark.parametrize("draw", [training_figure, lambda lines: comparison_figure({"one": lines})])
+def test_the_last_number_of_the_axis_of_steps_is_not_cut_off(draw):
+    figure = draw(log_lines(stages=1, steps=572, grows=1.0))
+    renderer, axes = figure.canvas.get_renderer(), figure.axes[-1]
+    shown = [label for label in axes.get_xticklabels() if label.get_position()[0] <= axes.get_xlim()[1]]
+    assert shown[-1].get_text() == "600"
+    assert shown[-1].get_window_extent(renderer).x1 <= figure.bbox.x1
 
 
 def test_two_runs_are_told_apart(tmp_path):
