@@ -228,10 +228,10 @@ def test_mask_of_an_activation_is_used_once() -> None:
         from mpcbench.secure.substrate import provider
 
         shares = provider().request(_recipe())
-        values = [torch.zeros(2, 3, dtype=torch.int64)]
-        open_under(values, shares, [Cut(SHIFT)])
+        values, cut = [torch.zeros(2, 3, dtype=torch.int64)], Cut(SHIFT, 1.0)  # no mask is near the edge
+        open_under(values, shares, [cut])
         with pytest.raises(UnexpectedOpening):
-            open_under(values, shares, [Cut(SHIFT)])
+            open_under(values, shares, [cut])
 
 
 def test_unchecked_cut_asks_for_nothing() -> None:
