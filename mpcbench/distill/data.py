@@ -60,11 +60,11 @@ def _question(passage: str) -> str:
     return passage.removeprefix("Question:").split("\nAnswer:")[0].strip()
 
 
-def training_split(texts: Texts, tokenizer: PreTrainedTokenizerBase) -> Split:
+def training_split(texts: Texts, tokenizer: PreTrainedTokenizerBase, wrong_answers: bool = False) -> Split:
     """Windows of at most ``WINDOW`` tokens; every eighth passage is held out up to ``HELD_OUT_TOKENS``.
 
-    A passage is wholly in one part; wrong answers are of questions in the first. Raises UserError when a
-    part would be empty.
+    A passage is wholly in one part; ``wrong_answers``, if wanted, are of questions in the first. Raises
+    UserError when a part would be empty.
     """
     fit: Sequences = []
     held_out: Sequences = []
@@ -75,7 +75,7 @@ def training_split(texts: Texts, tokenizer: PreTrainedTokenizerBase) -> Split:
         held = index % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1 and room > 0
         room -= sum(map(len, windows)) if held else 0
         (held_out if held else fit).extend(windows)
-        if not held:
+        if wrong_answers and not held:
             wrong += [window for other in texts.wrong.get(text, []) for window in _windows(other, tokenizer)]
     if not fit or not held_out:
         raise UserError(

@@ -86,7 +86,7 @@ class _Run:
         self.recipe, original = plan.recipe, plan.original
         _check_models(plan)
         self.counts = stage_counts(self.recipe, original.model.config.num_hidden_layers)
-        self.parts = training_split(plan.texts, original.tokenizer)
+        self.parts = training_split(plan.texts, original.tokenizer, self.recipe.wrong_answers)
         self.own: list[list[int]] = []
         if self._alike is not None:
             check_room(self._alike, original)
@@ -122,12 +122,12 @@ class _Run:
         own = self._own_text(state.stage)
         fitted, weights = self._fitted(own)
         add_polynomials(student, new, recipe.polynomials, fitted, recipe.seed, self.progress, weights)
-        for texts in (self.parts.fit, own, self._wrong):
+        for texts in (self.parts.fit, own, self.parts.wrong):
             teacher.keep(texts)
         head = None if self.plan.teacher is None else teacher.model.lm_head
         module = Distillation(student, recipe.objective, head, recipe.compute == "bfloat16")
         share = max(1, recipe.optimiser.tokens // accelerator.num_processes)
-        sequences = self.parts.fit + own * recipe.own_text.times + self._wrong
+        sequences = self.parts.fit + own * recipe.own_text.times + self.parts.wrong
         batches = Batches(sequences, share, recipe.seed)
         trainer = Trainer(
             accelerator, recipe, module, teacher, judge, batches, self.folder, state, self.progress, self.say
@@ -141,11 +141,6 @@ class _Run:
         given = beginning(self.parts.fit, tokens)
         beside = beginning(own, tokens) if weight else []
         return given + beside, [1.0] * len(given) + [weight] * len(beside)
-
-    @property
-    def _wrong(self) -> list[list[int]]:
-        """Questions with wrong answers, where the recipe wants them."""
-        return self.parts.wrong if self.recipe.wrong_answers else []
 
     @property
     def _alike(self) -> Alike | None:
@@ -245,7 +240,7 @@ class _Run:
             start=recipe.polynomials.start,
             teacher=f"{teacher}, {recipe.teacher.precision}", steps=steps, seed=recipe.seed,
             data=plan.texts.description + own, data_sha256=plan.texts.sha256,
-            data_tokens=sum(map(len, self.parts.fit + self.own + self._wrong)),
+            data_tokens=sum(map(len, self.parts.fit + self.own + self.parts.wrong)),
             held_out=HeldOut(tokens=0, kl=0.0, argmax_agreement=0.0), mpcbench_version=__version__,
         )  # fmt: skip
 

@@ -30,11 +30,11 @@ def names_within(records: Sequence[Record]) -> list[str]:
         [f"{c} ({r.model.placement})" for c, r in zip(counts, records, strict=True)],
         [f"{c} ({r.key[:4]})" for c, r in zip(counts, records, strict=True)],
     )
-    named = list(counts)
+    named, alike = list(counts), _of_protocol(records, counts)
     for choice in candidates:
         repeated = Counter(_of_protocol(records, named))
         for i, one in enumerate(_of_protocol(records, named)):
-            if repeated[one] > 1 and _tells_apart(choice, _of_protocol(records, counts), i):
+            if repeated[one] > 1 and _tells_apart(choice, alike, i):
                 named[i] = choice[i]
     return named
 

@@ -7,8 +7,12 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 from mpcbench.checkpoints import Checkpoint, weights_sha256
+from mpcbench.distill.adapter import load_adapter
 from mpcbench.distill.distill import Plan, distill
+from mpcbench.distill.log import read_log
 from mpcbench.distill.recipe import Recipe, parse_recipe
 from mpcbench.distill.texts import Texts
 from tests.tiny import tiny_llama, tiny_texts, tiny_tokenizer
@@ -43,6 +47,26 @@ def checkpoint(**settings) -> Checkpoint:
 def plan(folder: Path, original: Checkpoint | None = None, **changes) -> Plan:
     """A plan to train in ``folder`` by :func:`recipe`."""
     return Plan(original or checkpoint(), recipe(**changes), "test", TEXTS, folder)
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    """All that an adapter file holds, by name."""
+    adapter, _ = load_adapter(path)
+    found = {f"layer {layer}": value for layer, value in adapter.coefficients.items()} | adapter.norms
+    for name, update in adapter.updates.items():
+        found |= {f"{name}.down": update.down, f"{name}.up": update.up}
+    return found
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two adapters are the same to the bit."""
+    first, second = tensors(one), tensors(other)
+    return set(first) == set(second) and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def kls(folder: Path) -> list[float]:
+    """The held-out KLs that a run has logged, in order."""
+    return [line["kl"] for line in read_log(folder / "log.jsonl") if line["event"] == "held_out"]
 
 
 def main() -> None:

@@ -8,8 +8,7 @@ from mpcbench.distill.distill import distill
 from mpcbench.distill.precision import dense_weight, is_projection
 from mpcbench.distill.recipe import Student as Settings
 from mpcbench.distill.student import Student
-from tests.distill.runs import plan
-from tests.distill.test_distill import tensors
+from tests.distill.runs import plan, tensors
 from tests.tiny import tiny_llama
 
 SEQUENCES = [[1, 5, 9, 33, 7, 60, 4], [1, 2, 3, 4], [1, 60, 50, 40, 30, 20, 10, 8]]

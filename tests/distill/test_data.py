@@ -39,7 +39,7 @@ def test_wrong_answers_are_those_of_questions_that_are_trained_on():
     passages = tiny_texts(count=24, words=10)
     wrong = {passage: [f"{passage} w{index}", f"{passage} w5"] for index, passage in enumerate(passages)}
     asked = Texts.of(passages, "questions", wrong)
-    plain, more = (training_split(some, TOKENIZER) for some in (texts(passages), asked))
+    plain, more = (training_split(asked, TOKENIZER, wanted) for wanted in (False, True))
     assert (plain.fit, plain.held_out, plain.wrong) == (more.fit, more.held_out, [])
     assert len(more.wrong) == 2 * len(more.fit)
     assert [tokens[:10] for tokens in more.wrong[::2]] == more.fit

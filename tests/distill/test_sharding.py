@@ -17,8 +17,7 @@ from mpcbench.distill.recipe import Recipe
 from mpcbench.distill.sharding import accelerator, spread, whole
 from mpcbench.errors import UserError
 from tests.distill.processes import EQUAL, SETTINGS
-from tests.distill.runs import plan
-from tests.distill.test_distill import tensors
+from tests.distill.runs import plan, tensors
 
 ROOT = Path(__file__).parents[2]
 

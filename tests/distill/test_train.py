@@ -13,10 +13,7 @@ from mpcbench.distill.train import rate_factor
 from mpcbench.errors import UserError
 from tests.distill.runs import plan
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MPCBENCH_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def lines(folder, event):
